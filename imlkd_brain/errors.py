@@ -1,0 +1,62 @@
+"""What a user can get wrong is reported in one sentence, never a traceback.
+
+The scripts run their main block inside :func:`one_sentence_errors`. Library
+code raises :class:`UserError` with a sentence that names the file or key, what
+was expected, and the way out.
+"""
+
+import errno
+import sys
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a file, a key, a list, a checkpoint.
+
+    Example
+    -------
+    >>> raise UserError("trials.txt, line 3: expected `label enrol test`.")
+    Traceback (most recent call last):
+    ...
+    imlkd_brain.errors.UserError: trials.txt, line 3: expected `label enrol test`.
+    """
+
+
+@contextmanager
+def one_sentence_errors():
+    """Turn a user's mistake, a full disk or Ctrl-C into one line and an exit.
+
+    Exit codes: 2 for :class:`UserError`, 28 (``ENOSPC``) for a full disk, 130
+    for an interrupt. Any other exception is a bug and keeps its traceback.
+
+    Example
+    -------
+    >>> with one_sentence_errors():
+    ...     pass
+    """
+    try:
+        yield
+    except UserError as error:
+        _exit(2, f"error: {error}")
+    except KeyboardInterrupt:
+        _exit(
+            130,
+            "interrupted: what was finished is kept; "
+            "run the same command again to go on.",
+        )
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _exit(
+            errno.ENOSPC,
+            f"error: the disk is full ({error.filename or 'while writing'}); "
+            "free some space and run the same command again, what was "
+            "finished is kept.",
+        )
+
+
+def _exit(code, message):
+    """Print ``message`` as the last line on stderr and exit with ``code``."""
+    sys.stdout.flush()
+    print(f"\n{message}", file=sys.stderr, flush=True)
+    raise SystemExit(code) from None
