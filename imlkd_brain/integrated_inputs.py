@@ -1,0 +1,795 @@
+"""Integrated Gradients and the integrated inputs ``I(x)`` built from them.
+
+Features ``x`` are (batch, time, mel): log-mel, sentence-mean-normalised. A
+network is any callable ``logits`` from (N, time, mel) to (N, classes) that
+treats its rows independently (BatchNorm in eval mode); for a verification
+score, give one column per enrolment embedding.
+
+Everything here runs in float32 or better, also under the caller's autocast,
+and returns constants: no gradient flows through an attribution.
+
+References
+----------
+Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML
+2017. Yang, Wei, Lu, Lu and Li, "Integrated Multi-Level Knowledge Distillation
+for Enhanced Speaker Verification", arXiv 2409.09389 (2024).
+"""
+
+import numbers
+
+import numpy as np
+import torch
+
+from imlkd_brain.errors import UserError
+
+RULES = ("right", "midpoint", "gauss_legendre", "stochastic")
+TARGETS = ("true_class", "predicted", "log_posterior")
+MODES = (
+    "gate",
+    "time_gate",
+    "overlay",
+    "attribution",
+    "mask",
+    "time_mask",
+    "identity",
+)
+BASELINES = ("zero", "noise")
+
+# Scale of AAM-softmax: turns cosines into the logits whose posterior is meant.
+COSINE_SCALE = 30.0
+
+# A map whose standard deviation is below this share of its peak is constant
+# up to float32 rounding; dividing by that deviation would only amplify noise.
+_CONSTANT = 1e-6
+
+
+def quadrature(rule, n_steps):
+    """Nodes and weights on [0, 1] of a rule that is not random.
+
+    ``right`` is the paper's sum, nodes ``k/m`` and weights ``1/m``; its error
+    falls as ``1/m``. ``midpoint`` has nodes ``(k - 1/2)/m``, exact for a
+    gradient linear along the path. ``gauss_legendre`` with ``m`` nodes is
+    exact for a gradient of degree ``2m - 1``. All weights sum to one.
+
+    Arguments
+    ---------
+    rule : str
+        ``right``, ``midpoint`` or ``gauss_legendre``.
+    n_steps : int
+        Number of nodes, m.
+
+    Returns
+    -------
+    nodes : numpy.ndarray
+        Shape (m,), float64, ascending.
+    weights : numpy.ndarray
+        Shape (m,), float64, sum 1.
+
+    Raises
+    ------
+    UserError
+        For another rule or fewer than one step.
+
+    Example
+    -------
+    >>> quadrature("midpoint", 2)[0].tolist()
+    [0.25, 0.75]
+    """
+    _check_positive_integer("n_steps", n_steps)
+    if rule == "gauss_legendre":
+        nodes, weights = np.polynomial.legendre.leggauss(n_steps)
+        return (nodes + 1) / 2, weights / 2
+    shift = {"right": 0.0, "midpoint": 0.5}
+    if rule not in shift:
+        _check_choice("rule", rule, RULES[:3])
+    nodes = (np.arange(1, n_steps + 1) - shift[rule]) / n_steps
+    return nodes, np.full(n_steps, 1 / n_steps)
+
+
+def integrated_gradients(
+    logits,
+    feats,
+    target,
+    *,
+    n_steps=1,
+    rule="midpoint",
+    baseline=None,
+    internal_batch_size=None,
+    generator=None,
+    with_gap=True,
+):
+    """Integrated Gradients of one logit per item, and its completeness gap.
+
+    With ``f`` the target's logit, baseline ``x'`` and a rule's nodes
+    ``alpha_k`` and weights ``w_k``::
+
+        IG(x) = (x - x') * sum_k w_k df(x' + alpha_k (x - x')) / dx
+        gap   = sum(IG(x)) - (f(x) - f(x'))
+
+    The gap is zero for the exact integral (completeness). With the
+    ``stochastic`` rule each item and step has its own ``alpha`` drawn
+    uniformly from [0, 1), so that the attribution is unbiased at any
+    ``n_steps``.
+
+    Gradients are taken with respect to the input only: no parameter's
+    ``.grad`` changes and no graph is kept. It works inside the caller's
+    ``no_grad``, ``inference_mode`` and ``autocast``; autocast is switched off
+    inside, and half-precision features are taken to float32.
+
+    Arguments
+    ---------
+    logits : callable
+        From (N, T, F) to (N, C), rows independent of one another.
+    feats : torch.Tensor
+        The input ``x``, shape (B, T, F).
+    target : torch.Tensor
+        The column of each item, shape (B,), int64.
+    n_steps : int
+        Number of nodes m: forward and backward passes per item.
+    rule : str
+        One of ``right`` (the paper's), ``midpoint``, ``gauss_legendre``,
+        ``stochastic``.
+    baseline : torch.Tensor, optional
+        ``x'``, broadcastable to (B, T, F). Zeros without it, which after mean
+        normalisation is the utterance's mean spectrum.
+    internal_batch_size : int, optional
+        Most rows in one call of ``logits``: the memory limit. Without it all
+        ``m * B`` rows go at once.
+    generator : torch.Generator, optional
+        Source of the ``stochastic`` rule's draws.
+    with_gap : bool
+        Whether to spend two forward passes per item on the gap.
+
+    Returns
+    -------
+    attribution : torch.Tensor
+        Shape (B, T, F), detached, float32 or better.
+    gap : torch.Tensor or None
+        Shape (B,), in the logit's unit; None if not ``with_gap``.
+
+    Raises
+    ------
+    UserError
+        For an unknown rule, shapes that do not fit, or logits that carry no
+        gradient to their input.
+
+    Example
+    -------
+    >>> def square(x):
+    ...     return x.square().sum((1, 2))[:, None]
+    >>> feats = torch.tensor([[[1.0, 2.0]]])
+    >>> target = torch.tensor([0])
+    >>> integrated_gradients(square, feats, target)
+    (tensor([[[1., 4.]]]), tensor([0.]))
+    """
+    _check_choice("rule", rule, RULES)
+    _check_positive_integer("n_steps", n_steps)
+    if internal_batch_size is not None:
+        _check_positive_integer("internal_batch_size", internal_batch_size)
+    if feats.ndim != 3 or target.shape != feats.shape[:1]:
+        raise UserError(
+            "Integrated Gradients need features (B, T, F) and targets (B,), "
+            f"not {tuple(feats.shape)} and {tuple(target.shape)}; add the "
+            "batch dimension or give one class per item."
+        )
+    with (
+        torch.inference_mode(False),
+        torch.autocast(feats.device.type, enabled=False),
+    ):
+        # The clones turn a caller's inference tensors into ordinary ones.
+        feats = _float32_or_better(feats.detach()).clone()
+        target = target.to(feats.device).clone()
+        baseline = _expand_baseline(baseline, feats)
+        nodes, weights = _path_nodes(rule, n_steps, feats, generator)
+        difference = feats - baseline
+        mean_gradient = torch.zeros_like(feats)
+        for step, item in _chunks(n_steps, len(feats), internal_batch_size):
+            alphas = nodes[step, item, None, None]
+            points = baseline[item] + alphas * difference[item]
+            gradient = _input_gradient(logits, points, target[item])
+            mean_gradient[item] += torch.einsum(
+                "s,sbtf->btf", weights[step], gradient
+            )
+        attribution = difference * mean_gradient
+        if not with_gap:
+            return attribution, None
+        rows = internal_batch_size or 2 * len(feats)
+        ends = [
+            _scores(logits, part, part_target)
+            for part, part_target in zip(
+                torch.cat([feats, baseline]).split(rows),
+                torch.cat([target, target]).split(rows),
+                strict=True,
+            )
+        ]
+        at_feats, at_baseline = torch.cat(ends).chunk(2)
+        # Tens of thousands of bins are added: float64 where there is one.
+        total = attribution.sum((1, 2), dtype=_widest(attribution.device))
+        return attribution, (total - (at_feats - at_baseline)).to(feats.dtype)
+
+
+def attribution_target(
+    logits, feats, target, kind="true_class", scale=COSINE_SCALE
+):
+    """What ``f`` is: the callable and the columns to attribute.
+
+    ``true_class`` is the true speaker's cosine, ``predicted`` the cosine of
+    the class the network finds (one more forward pass), ``log_posterior`` the
+    true speaker's ``log softmax(scale * cosine)``.
+
+    Arguments
+    ---------
+    logits : callable
+        From (N, T, F) to cosines (N, C).
+    feats : torch.Tensor
+        Shape (B, T, F); read by ``predicted`` only.
+    target : torch.Tensor
+        True classes, shape (B,), int64.
+    kind : str
+        ``true_class``, ``predicted`` or ``log_posterior``.
+    scale : float
+        Scale of the cosines inside the posterior.
+
+    Returns
+    -------
+    logits : callable
+        For :func:`integrated_gradients`.
+    target : torch.Tensor
+        Shape (B,), int64.
+
+    Raises
+    ------
+    UserError
+        For another kind.
+
+    Example
+    -------
+    >>> def cosines(x):
+    ...     return x[:, 0]
+    >>> feats = torch.tensor([[[0.1, 0.9]]])
+    >>> f, y = attribution_target(cosines, feats, torch.tensor([0]), "predicted")
+    >>> y
+    tensor([1])
+    """
+    _check_choice("target", kind, TARGETS)
+    if kind == "predicted":
+        with (
+            torch.no_grad(),
+            torch.autocast(feats.device.type, enabled=False),
+        ):
+            target = logits(_float32_or_better(feats.detach())).argmax(1)
+    if kind != "log_posterior":
+        return logits, target
+
+    def log_posteriors(points):
+        return torch.log_softmax(scale * logits(points), dim=1)
+
+    return log_posteriors, target
+
+
+def integrated_inputs(
+    feats,
+    attribution,
+    mode="time_gate",
+    *,
+    baseline=None,
+    gate=1.0,
+    max_weight=3.0,
+    keep=0.5,
+):
+    """The integrated input ``I(x)``, given the map ``a = IG(x)``.
+
+    The paper leaves ``I`` open. With ``w = min(abs(a) / mean(abs(a)),
+    max_weight)``, all statistics per utterance:
+
+    ===============  ====================================================
+    ``gate``         ``x * (1 - g + g * w)``
+    ``time_gate``    the same, ``abs(a)`` first summed over frequency
+    ``overlay``      ``(x + a * std(x) / std(a)) / 2``
+    ``attribution``  ``a * std(x) / std(a)``
+    ``mask``         ``x`` in the top ``keep`` of bins by ``abs(a)``, the
+                     baseline elsewhere
+    ``time_mask``    the same for whole frames
+    ``identity``     ``x``
+    ===============  ====================================================
+
+    A map that is zero everywhere prefers no bin: ``w`` is then one, and a mask
+    keeps everything, as it keeps all bins tied with the last one kept. A
+    constant map has nothing to scale: its part in ``overlay`` and
+    ``attribution`` is zero.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    attribution : torch.Tensor or None
+        Shape (B, T, F); ``identity`` does not read it.
+    mode : str
+        A row of the table.
+    baseline : torch.Tensor, optional
+        Fill of the masks, broadcastable to (B, T, F); zeros without it.
+    gate : float
+        ``g`` in [0, 1]: 0 leaves ``x`` as it is.
+    max_weight : float
+        Upper limit of ``w``, in multiples of the utterance's mean.
+    keep : float
+        Share of bins or frames that a mask keeps, in (0, 1]; at least one.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, T, F), detached, float32 or better.
+
+    Raises
+    ------
+    UserError
+        For an unknown mode or a parameter out of range.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [2.0]]])
+    >>> attribution = torch.tensor([[[0.0], [5.0]]])
+    >>> integrated_inputs(feats, attribution, "time_gate").flatten()
+    tensor([0., 4.])
+    """
+    _check_choice("mode", mode, MODES)
+    _check_shaping(gate, max_weight, keep)
+    feats = _float32_or_better(feats.detach())
+    if mode == "identity":
+        return feats
+    attribution = attribution.detach().to(feats.dtype)
+    if mode in ("overlay", "attribution"):
+        scaled = _scaled_to(attribution, feats)
+        return scaled if mode == "attribution" else (feats + scaled) / 2
+    saliency = attribution.abs()
+    # Relative to the peak first: no underflow whatever the logit's scale.
+    peak = saliency.amax((1, 2), keepdim=True)
+    saliency = torch.where(peak > 0, saliency / peak, 1.0)
+    if mode.startswith("time_"):
+        saliency = saliency.mean(2, keepdim=True)
+    if mode.endswith("gate"):
+        weight = saliency / saliency.mean((1, 2), keepdim=True)
+        return feats * (1 - gate + gate * weight.clamp(max=max_weight))
+    ranked = saliency.flatten(1)
+    kept = max(1, round(keep * ranked.shape[1]))
+    last_kept = ranked.topk(kept).values[:, -1, None, None]
+    return torch.where(
+        saliency >= last_kept, feats, _expand_baseline(baseline, feats)
+    )
+
+
+def random_segments(feats, n_frames, generator=None):
+    """A random crop of each utterance, mean-normalised again over its time.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    n_frames : int
+        Length of the crops; with ``n_frames >= T`` the crop is the utterance.
+    generator : torch.Generator, optional
+        Source of the starts, uniform over those that fit, one per item.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, min(n_frames, T), F), mean zero over time.
+
+    Raises
+    ------
+    UserError
+        For fewer than one frame.
+
+    Example
+    -------
+    >>> random_segments(torch.rand(4, 200, 80), 100).shape
+    torch.Size([4, 100, 80])
+    """
+    _check_positive_integer("n_frames", n_frames)
+    length = feats.shape[1]
+    if n_frames < length:
+        starts = torch.randint(
+            length - n_frames + 1,
+            (len(feats), 1),
+            generator=generator,
+            device=generator.device if generator is not None else "cpu",
+        ).to(feats.device)
+        frames = starts + torch.arange(n_frames, device=feats.device)
+        items = torch.arange(len(feats), device=feats.device)[:, None]
+        feats = feats[items, frames]
+    return feats - feats.mean(1, keepdim=True)
+
+
+def draw_duration(durations, generator=None):
+    """One of the durations, each equally likely.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+    generator : torch.Generator, optional
+        Source of the draw.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        For an empty list or a duration that is not positive.
+
+    Example
+    -------
+    >>> draw_duration([2.0])
+    2.0
+    """
+    check_durations(durations)
+    index = torch.randint(
+        len(durations),
+        (),
+        generator=generator,
+        device=generator.device if generator is not None else "cpu",
+    )
+    return float(durations[int(index)])
+
+
+def check_durations(durations):
+    """Refuse an empty list and durations that are not positive numbers.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        In one sentence that names the key.
+
+    Example
+    -------
+    >>> check_durations([1.0, 2.0])
+    """
+    if not isinstance(durations, list | tuple) or not durations:
+        raise UserError(
+            f"durations is {durations!r}, but integrated inputs are segments "
+            "of various durations: give a list of seconds such as "
+            "[1.0, 2.0, 3.0]."
+        )
+    for duration in durations:
+        if not _is_number(duration) or not 0 < duration < float("inf"):
+            raise UserError(
+                f"durations holds {duration!r}, but each must be a positive "
+                "number of seconds: correct the list."
+            )
+
+
+class IntegratedInputs:
+    """Every choice about ``I(x_d)`` in one object that the YAML builds.
+
+    Arguments
+    ---------
+    mode : str
+        See :func:`integrated_inputs`.
+    rule : str
+        See :func:`integrated_gradients`.
+    n_steps : int
+        Nodes of the rule.
+    target : str
+        See :func:`attribution_target`.
+    baseline : str or list of float or torch.Tensor
+        ``zero``; ``noise``, Gaussian with the utterance's own deviation in
+        each band, drawn anew at each call; or a mean spectrum of F numbers.
+    durations : list of float
+        Seconds; one is drawn for each batch.
+    gate : float
+        ``g`` of the gates, in [0, 1].
+    max_weight : float
+        Upper limit of the gates' weight, at least 1.
+    keep : float
+        Share the masks keep, in (0, 1].
+    internal_batch_size : int or None
+        Most rows in one forward pass of the teacher.
+    frame_rate : float
+        Frames per second.
+
+    Raises
+    ------
+    UserError
+        For any option out of range, in one sentence that names it.
+
+    Example
+    -------
+    >>> integrated = IntegratedInputs(
+    ...     mode="time_gate", rule="midpoint", n_steps=1, target="true_class",
+    ...     baseline="zero", durations=[1.0], gate=1.0, max_weight=3.0,
+    ...     keep=0.5, internal_batch_size=None,
+    ... )
+    >>> segments = integrated.segments(torch.rand(2, 300, 80))
+    >>> segments.shape
+    torch.Size([2, 100, 80])
+    >>> logits = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8000, 5))
+    >>> inputs, gap = integrated(logits, segments, torch.tensor([0, 4]))
+    >>> inputs.shape, gap.shape
+    (torch.Size([2, 100, 80]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        mode,
+        rule,
+        n_steps,
+        target,
+        baseline,
+        durations,
+        gate,
+        max_weight,
+        keep,
+        internal_batch_size,
+        frame_rate=100,
+    ):
+        _check_choice("mode", mode, MODES)
+        _check_choice("rule", rule, RULES)
+        _check_choice("target", target, TARGETS)
+        _check_positive_integer("n_steps", n_steps)
+        if internal_batch_size is not None:
+            _check_positive_integer("internal_batch_size", internal_batch_size)
+        check_durations(durations)
+        _check_shaping(gate, max_weight, keep)
+        if not _is_number(frame_rate) or not 0 < frame_rate < float("inf"):
+            raise UserError(
+                f"frame_rate is {frame_rate!r}, but must be a positive number "
+                "of frames per second: 100 for a hop of 10 ms."
+            )
+        if isinstance(baseline, str):
+            _check_choice("baseline", baseline, BASELINES)
+        else:
+            baseline = _as_spectrum(baseline)
+        self.mode = mode
+        self.rule = rule
+        self.n_steps = n_steps
+        self.target = target
+        self.baseline = baseline
+        self.durations = list(durations)
+        self.gate = gate
+        self.max_weight = max_weight
+        self.keep = keep
+        self.internal_batch_size = internal_batch_size
+        self.frame_rate = frame_rate
+
+    def segments(self, feats, generator=None):
+        """Draw a duration for the batch and crop each utterance to it.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Shape (B, T, F).
+        generator : torch.Generator, optional
+            Source of the duration and of the starts.
+
+        Returns
+        -------
+        torch.Tensor
+            ``x_d``, shape (B, min(d * frame_rate, T), F), mean zero over time.
+        """
+        duration = draw_duration(self.durations, generator)
+        n_frames = max(1, round(duration * self.frame_rate))
+        return random_segments(feats, n_frames, generator)
+
+    def __call__(self, logits, feats, target, generator=None, with_gap=True):
+        """Integrated inputs of a batch.
+
+        Arguments
+        ---------
+        logits : callable
+            The teacher's cosines, from (N, T, F) to (N, C).
+        feats : torch.Tensor
+            Segments, shape (B, T, F).
+        target : torch.Tensor
+            True classes in the teacher's columns, shape (B,), int64.
+        generator : torch.Generator, optional
+            Source of random nodes and of the noise baseline.
+        with_gap : bool
+            Whether to compute the completeness gap too.
+
+        Returns
+        -------
+        inputs : torch.Tensor
+            ``I(x_d)``, shape (B, T, F), detached.
+        gap : torch.Tensor or None
+            Shape (B,); None if not ``with_gap`` or where nothing is
+            attributed (``identity``).
+        """
+        if self.mode == "identity":
+            return integrated_inputs(feats, None, "identity"), None
+        baseline = self._baseline(feats, generator)
+        logits, target = attribution_target(logits, feats, target, self.target)
+        attribution, gap = integrated_gradients(
+            logits,
+            feats,
+            target,
+            n_steps=self.n_steps,
+            rule=self.rule,
+            baseline=baseline,
+            internal_batch_size=self.internal_batch_size,
+            generator=generator,
+            with_gap=with_gap,
+        )
+        inputs = integrated_inputs(
+            feats,
+            attribution,
+            self.mode,
+            baseline=baseline,
+            gate=self.gate,
+            max_weight=self.max_weight,
+            keep=self.keep,
+        )
+        return inputs, gap
+
+    def _baseline(self, feats, generator):
+        """The baseline ``x'`` of this batch, None for zeros."""
+        if isinstance(self.baseline, torch.Tensor):
+            return self.baseline
+        if self.baseline == "zero":
+            return None
+        feats = _float32_or_better(feats.detach())
+        deviation = feats.std(1, correction=0, keepdim=True)
+        return deviation * _random(torch.randn, feats.shape, feats, generator)
+
+
+def _path_nodes(rule, n_steps, feats, generator):
+    """Nodes (m, B) and weights (m,) on the features' device."""
+    if rule == "stochastic":
+        shape = (n_steps, len(feats))
+        nodes = _random(torch.rand, shape, feats, generator)
+        return nodes, feats.new_full((n_steps,), 1 / n_steps)
+    nodes, weights = (
+        torch.as_tensor(values, dtype=feats.dtype, device=feats.device)
+        for values in quadrature(rule, n_steps)
+    )
+    return nodes[:, None].expand(-1, len(feats)), weights
+
+
+def _chunks(n_steps, n_items, limit):
+    """Slices of steps and of items whose product is within the limit."""
+    limit = limit or n_steps * n_items
+    steps = max(1, limit // max(1, n_items))
+    items = min(limit, max(1, n_items))
+    for step in range(0, n_steps, steps):
+        for item in range(0, n_items, items):
+            yield slice(step, step + steps), slice(item, item + items)
+
+
+def _input_gradient(logits, points, target):
+    """Gradient of each row's target logit, ``points`` being (S, B, T, F)."""
+    n_steps = len(points)
+    with torch.enable_grad():
+        rows = points.flatten(0, 1).requires_grad_()
+        scores = _pick(logits(rows), target.repeat(n_steps), len(rows))
+        if not scores.requires_grad:
+            raise UserError(
+                "The network's logits carry no gradient to the features, so "
+                "nothing can be attributed: call it without no_grad or "
+                "detach inside."
+            )
+        (gradient,) = torch.autograd.grad(scores.sum(), rows)
+    return gradient.unflatten(0, (n_steps, -1))
+
+
+def _scores(logits, rows, target):
+    """Target logits (N,) without a graph."""
+    with torch.no_grad():
+        return _pick(logits(rows), target, len(rows)).to(_widest(rows.device))
+
+
+def _pick(values, target, n_rows):
+    """The target's column of each row, shape (N,)."""
+    if values.ndim != 2 or len(values) != n_rows:
+        raise UserError(
+            f"The network maps {n_rows} inputs to {tuple(values.shape)}, but "
+            "(N, T, F) must give (N, C): return one row of logits per input."
+        )
+    return values.gather(1, target[:, None]).squeeze(1)
+
+
+def _expand_baseline(baseline, feats):
+    """The baseline as (B, T, F) of the features' type and device."""
+    if baseline is None:
+        return torch.zeros_like(feats)
+    baseline = baseline.detach().to(feats)
+    try:
+        return baseline.expand_as(feats).clone()
+    except RuntimeError:
+        raise UserError(
+            f"The baseline {tuple(baseline.shape)} does not broadcast to the "
+            f"features {tuple(feats.shape)}: give one number per mel band."
+        ) from None
+
+
+def _scaled_to(attribution, feats):
+    """The map with the features' deviation per utterance, zero if constant."""
+    peak = attribution.abs().amax((1, 2), keepdim=True)
+    relative = torch.where(peak > 0, attribution / peak, 0.0)
+    deviation = relative.std((1, 2), correction=0, keepdim=True)
+    scale = feats.std((1, 2), correction=0, keepdim=True) / deviation
+    return torch.where(deviation > _CONSTANT, relative * scale, 0.0)
+
+
+def _random(draw, shape, like, generator):
+    """Numbers drawn where the generator lives, moved to ``like``."""
+    device = generator.device if generator is not None else like.device
+    return draw(shape, generator=generator, dtype=like.dtype, device=device).to(
+        like.device
+    )
+
+
+def _float32_or_better(tensor):
+    """Half precision and integers as float32; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _widest(device):
+    """float64, except where the device has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _as_spectrum(baseline):
+    """A mean spectrum from the YAML as a tensor (F,)."""
+    try:
+        spectrum = torch.as_tensor(baseline, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        spectrum = None
+    if (
+        spectrum is None
+        or not spectrum.isfinite().all()
+        or not spectrum.numel()
+    ):
+        raise UserError(
+            f"baseline is {baseline!r}, but must be zero, noise or a list of "
+            "finite numbers, one per mel band."
+        )
+    return spectrum
+
+
+def _check_choice(key, value, choices):
+    """Refuse a value that is not one of the choices."""
+    if value not in choices:
+        raise UserError(
+            f"{key} is {value!r}, but must be one of {', '.join(choices)}."
+        )
+
+
+def _check_positive_integer(key, value):
+    """Refuse what is not a whole number of at least one."""
+    if (
+        not isinstance(value, numbers.Integral)
+        or isinstance(value, bool)
+        or value < 1
+    ):
+        raise UserError(
+            f"{key} is {value!r}, but must be a whole number of at least 1."
+        )
+
+
+def _check_shaping(gate, max_weight, keep):
+    """Refuse gate, max_weight or keep out of range."""
+    if not _is_number(gate) or not 0 <= gate <= 1:
+        raise UserError(
+            f"gate is {gate!r}, but must be between 0 (no gating) and 1."
+        )
+    if not _is_number(max_weight) or not max_weight >= 1:
+        raise UserError(
+            f"max_weight is {max_weight!r}, but must be at least 1, the mean "
+            "weight."
+        )
+    if not _is_number(keep) or not 0 < keep <= 1:
+        raise UserError(
+            f"keep is {keep!r}, but must be a share above 0 and up to 1."
+        )
+
+
+def _is_number(value):
+    """Whether it is a real number; True and False are not meant as numbers."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
