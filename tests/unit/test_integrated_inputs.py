@@ -1,0 +1,650 @@
+"""Integrated Gradients against closed forms and Captum; I(x) against loops."""
+
+import math
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.integrated_inputs import (
+    MODES,
+    RULES,
+    IntegratedInputs,
+    attribution_target,
+    draw_duration,
+    integrated_gradients,
+    integrated_inputs,
+    quadrature,
+    random_segments,
+)
+
+# Float64 throughout: what differs from a closed form by more than this is
+# wrong, not rounded (values are of order 1 to 1e3).
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+OPTIONS = {
+    "mode": "time_gate",
+    "rule": "midpoint",
+    "n_steps": 1,
+    "target": "true_class",
+    "baseline": "zero",
+    "durations": [0.1, 0.2],
+    "gate": 1.0,
+    "max_weight": 3.0,
+    "keep": 0.5,
+    "internal_batch_size": None,
+}
+
+
+def random_tensor(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def power_of_sum(degree, weight):
+    """f(x) = (sum w x)^degree, whose Integrated Gradients are known."""
+
+    def logits(x):
+        return (x * weight).sum((1, 2))[:, None] ** degree
+
+    return logits
+
+
+def power_of_sum_attribution(degree, weight, feats, baseline):
+    """w_i (x_i - x'_i) times the mean of df/dS between the two sums."""
+    end = (feats * weight).sum((1, 2), keepdim=True)
+    start = (baseline * weight).sum((1, 2), keepdim=True)
+    mean = (end**degree - start**degree) / (end - start)
+    return weight * (feats - baseline) * mean
+
+
+def small_network():
+    torch.manual_seed(7)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(6 * 4, 16),
+        torch.nn.Tanh(),
+        torch.nn.Linear(16, 5),
+    ).double()
+
+
+class TestIntegratedGradients:
+    @pytest.mark.parametrize(
+        "rule, n_steps, degree",
+        [("right", 1, 1), ("right", 3, 1), ("midpoint", 1, 2)]
+        + [("midpoint", 4, 2)]
+        + [("gauss_legendre", m, 2 * m) for m in (1, 2, 3, 5)],
+    )
+    def test_exact_up_to_the_degree_of_the_rule(self, rule, n_steps, degree):
+        feats, baseline = random_tensor(3, 4, 2), random_tensor(3, 4, 2, seed=1)
+        # Halved, so that the tenth power of the sum is still of order 1e3.
+        weight = random_tensor(4, 2, seed=2) / 2
+        for power in range(1, degree + 2):
+            attribution, gap = integrated_gradients(
+                power_of_sum(power, weight),
+                feats,
+                torch.zeros(3, dtype=torch.long),
+                rule=rule,
+                n_steps=n_steps,
+                baseline=baseline,
+            )
+            expected = power_of_sum_attribution(power, weight, feats, baseline)
+            if power <= degree:
+                torch.testing.assert_close(attribution, expected, **EXACT)
+                torch.testing.assert_close(gap, torch.zeros_like(gap), **EXACT)
+            else:
+                # One degree more and the rule must miss, by what gap says.
+                assert gap.abs().max() > 1e-6
+                torch.testing.assert_close(
+                    gap, (attribution - expected).sum((1, 2)), **EXACT
+                )
+
+    @pytest.mark.parametrize("n_steps", [1, 2, 10])
+    def test_right_is_the_sum_of_the_paper(self, n_steps):
+        # (1/m) sum_k 2 (k/m) = 1 + 1/m for the square of the sum.
+        feats, weight = random_tensor(2, 4, 2), random_tensor(4, 2, seed=2)
+        attribution, gap = integrated_gradients(
+            power_of_sum(2, weight),
+            feats,
+            torch.zeros(2, dtype=torch.long),
+            rule="right",
+            n_steps=n_steps,
+        )
+        exact = power_of_sum_attribution(
+            2, weight, feats, torch.zeros_like(feats)
+        )
+        torch.testing.assert_close(
+            attribution, exact * (1 + 1 / n_steps), **EXACT
+        )
+        score = (feats * weight).sum((1, 2)) ** 2
+        torch.testing.assert_close(gap, score / n_steps, **EXACT)
+
+    def test_weights_sum_to_one(self):
+        for rule in RULES[:3]:
+            for n_steps in (1, 2, 7, 50):
+                nodes, weights = quadrature(rule, n_steps)
+                assert weights.sum() == pytest.approx(1, abs=1e-12)
+                assert nodes.min() > 0 and nodes.max() <= 1
+
+    @pytest.mark.parametrize(
+        "rule, method",
+        [
+            ("right", "riemann_right"),
+            ("midpoint", "riemann_middle"),
+            ("gauss_legendre", "gausslegendre"),
+        ],
+    )
+    @pytest.mark.parametrize("n_steps", [2, 5])
+    def test_equals_captum(self, rule, method, n_steps):
+        network = small_network()
+        feats, baseline = random_tensor(3, 6, 4), random_tensor(3, 6, 4, seed=1)
+        target = torch.tensor([0, 4, 2])
+        attribution, gap = integrated_gradients(
+            network,
+            feats,
+            target,
+            rule=rule,
+            n_steps=n_steps,
+            baseline=baseline,
+        )
+        expected, delta = captum.attr.IntegratedGradients(network).attribute(
+            feats,
+            baseline,
+            target=target,
+            n_steps=n_steps,
+            method=method,
+            return_convergence_delta=True,
+        )
+        # Captum keeps its step sizes in float32.
+        torch.testing.assert_close(attribution, expected, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(gap, delta, rtol=1e-6, atol=1e-6)
+
+    def test_completeness_linearity_and_sensitivity(self):
+        network, target = small_network(), torch.tensor([1, 3])
+        feats = random_tensor(2, 6, 4)
+        options = {"rule": "gauss_legendre", "n_steps": 32}
+
+        def blind(x):
+            # Does not read the last frame.
+            return network(torch.cat([x[:, :5], torch.zeros_like(x[:, 5:])], 1))
+
+        def mixture(x):
+            return 2 * network(x) - 3 * blind(x)
+
+        whole, gap = integrated_gradients(network, feats, target, **options)
+        part, _ = integrated_gradients(blind, feats, target, **options)
+        both, _ = integrated_gradients(mixture, feats, target, **options)
+        torch.testing.assert_close(gap, torch.zeros_like(gap), **EXACT)
+        torch.testing.assert_close(both, 2 * whole - 3 * part, **EXACT)
+        assert (part[:, 5] == 0).all()
+        assert (part[:, :5].abs().amax(2) > 0).all()
+
+    def test_stochastic_rule_is_unbiased(self):
+        weight = random_tensor(4, 2, seed=2)
+        feats = random_tensor(1, 4, 2).expand(4000, 4, 2)
+        attribution, _ = integrated_gradients(
+            power_of_sum(3, weight),
+            feats,
+            torch.zeros(4000, dtype=torch.long),
+            rule="stochastic",
+            generator=torch.Generator().manual_seed(0),
+        )
+        exact = power_of_sum_attribution(
+            3, weight, feats[:1], torch.zeros_like(feats[:1])
+        )[0]
+        # One alpha an item: IG is exact * 3 alpha^2, of mean 1 and deviation
+        # sqrt(9/5 - 1). Four standard errors of 4,000 items.
+        ratio = attribution / exact
+        assert ratio.std((1, 2)).max() < 1e-9
+        assert abs(ratio[:, 0, 0].mean() - 1) < 4 * math.sqrt(0.8 / 4000)
+        assert ratio[:, 0, 0].std() == pytest.approx(math.sqrt(0.8), rel=0.1)
+
+    def test_stochastic_steps_are_averaged(self):
+        weight, feats = random_tensor(4, 2, seed=2), random_tensor(2, 4, 2)
+        target = torch.zeros(2, dtype=torch.long)
+
+        def draw(n_steps):
+            return integrated_gradients(
+                power_of_sum(2, weight),
+                feats,
+                target,
+                rule="stochastic",
+                n_steps=n_steps,
+                generator=torch.Generator().manual_seed(3),
+            )[0]
+
+        exact = power_of_sum_attribution(
+            2, weight, feats, torch.zeros_like(feats)
+        )
+        drawn = torch.rand(
+            (5, 2),
+            generator=torch.Generator().manual_seed(3),
+            dtype=torch.float64,
+        )
+        torch.testing.assert_close(
+            draw(5), exact * 2 * drawn.mean(0)[:, None, None], **EXACT
+        )
+
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 12, 100])
+    def test_memory_limit_changes_nothing_but_memory(self, rule, limit):
+        network, feats = small_network(), random_tensor(3, 6, 4)
+        rows = []
+
+        def watched(x):
+            rows.append(len(x))
+            return network(x)
+
+        def attribute(**options):
+            return integrated_gradients(
+                watched,
+                feats,
+                torch.tensor([0, 4, 2]),
+                rule=rule,
+                n_steps=4,
+                generator=torch.Generator().manual_seed(0),
+                **options,
+            )
+
+        whole = attribute()
+        assert max(rows) == 12
+        rows.clear()
+        limited = attribute(internal_batch_size=limit)
+        assert max(rows) <= limit
+        # 12 rows for the gradients, 6 for the gap: nothing twice.
+        assert sum(rows) == 18
+        for a, b in zip(whole, limited, strict=True):
+            torch.testing.assert_close(a, b, **EXACT)
+
+    def test_gap_is_skipped_on_request(self):
+        rows = []
+        network = small_network()
+
+        def watched(x):
+            rows.append(len(x))
+            return network(x)
+
+        feats, target = random_tensor(3, 6, 4), torch.tensor([0, 4, 2])
+        attribution, gap = integrated_gradients(
+            watched, feats, target, with_gap=False
+        )
+        assert gap is None and rows == [3]
+        torch.testing.assert_close(
+            attribution, integrated_gradients(network, feats, target)[0]
+        )
+
+    @pytest.mark.parametrize(
+        "context",
+        [
+            torch.no_grad,
+            torch.inference_mode,
+            lambda: torch.autocast("cpu", torch.bfloat16),
+            lambda: torch.autocast("cpu", torch.float16),
+        ],
+    )
+    def test_the_context_of_the_caller_changes_nothing(self, context):
+        network = small_network().float()
+        feats, target = random_tensor(3, 6, 4).float(), torch.tensor([0, 4, 2])
+        expected = integrated_gradients(network, feats, target, n_steps=3)
+        with context():
+            actual = integrated_gradients(
+                network, feats.clone(), target.clone(), n_steps=3
+            )
+        for a, b in zip(actual, expected, strict=True):
+            assert a.dtype == torch.float32
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+    def test_half_precision_features_are_widened(self):
+        network, feats = small_network().float(), random_tensor(2, 6, 4).half()
+        attribution, gap = integrated_gradients(
+            network, feats, torch.tensor([0, 1])
+        )
+        assert attribution.dtype == gap.dtype == torch.float32
+
+    def test_no_graph_and_no_parameter_gradient(self):
+        network = small_network()
+        feats = random_tensor(3, 6, 4).requires_grad_()
+        network[1].weight.grad = torch.full_like(network[1].weight, 7)
+        attribution, gap = integrated_gradients(
+            network, feats, torch.tensor([0, 4, 2]), n_steps=3
+        )
+        assert not attribution.requires_grad and not gap.requires_grad
+        assert feats.grad is None and feats.requires_grad
+        assert (network[1].weight.grad == 7).all()
+        assert network[3].weight.grad is None
+
+    def test_frozen_network(self):
+        network = small_network().requires_grad_(False)
+        feats, target = random_tensor(3, 6, 4), torch.tensor([0, 4, 2])
+        frozen, _ = integrated_gradients(network, feats, target)
+        free, _ = integrated_gradients(
+            network.requires_grad_(True), feats, target
+        )
+        torch.testing.assert_close(frozen, free, rtol=0, atol=0)
+
+    def test_targets(self):
+        network, feats = small_network(), random_tensor(3, 6, 4)
+        target = torch.tensor([0, 4, 2])
+        same = attribution_target(network, feats, target, "true_class")
+        assert same == (network, target)
+        _, found = attribution_target(network, feats, target, "predicted")
+        assert found.tolist() == network(feats).argmax(1).tolist()
+        posterior, kept = attribution_target(
+            network, feats, target, "log_posterior", scale=2.0
+        )
+        expected = (2 * network(feats)).softmax(1).log()
+        torch.testing.assert_close(posterior(feats), expected, **EXACT)
+        assert kept is target
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            ({"rule": "trapezoid"}, "rule is 'trapezoid'"),
+            ({"n_steps": 0}, "n_steps is 0"),
+            ({"internal_batch_size": 0}, "internal_batch_size is 0"),
+            ({"feats": torch.zeros(6, 4)}, r"features \(B, T, F\)"),
+            ({"target": torch.zeros(2).long()}, r"targets \(B,\)"),
+            ({"baseline": torch.zeros(3)}, "does not broadcast"),
+            ({"logits": lambda x: x}, "one row of logits per input"),
+            (
+                {"logits": torch.no_grad()(lambda x: x[:, 0])},
+                "carry no gradient",
+            ),
+        ],
+    )
+    def test_mistakes_are_named(self, change, words):
+        arguments = {
+            "logits": lambda x: x[:, 0],
+            "feats": torch.zeros(3, 6, 4),
+            "target": torch.zeros(3).long(),
+            **change,
+        }
+        with pytest.raises(UserError, match=words):
+            integrated_gradients(**arguments)
+
+
+def weights_by_hand(saliency, max_weight):
+    """w of one utterance in numpy."""
+    mean = saliency.mean()
+    if mean == 0:
+        return np.ones_like(saliency)
+    return np.minimum(saliency / mean, max_weight)
+
+
+def integrated_by_hand(x, a, mode, fill, gate, max_weight, keep):
+    """I(x) of one utterance in numpy, straight from the table."""
+    if mode == "identity":
+        return x
+    if mode == "gate":
+        return x * (1 - gate + gate * weights_by_hand(abs(a), max_weight))
+    if mode == "time_gate":
+        w = weights_by_hand(abs(a).sum(1), max_weight)[:, None]
+        return x * (1 - gate + gate * w)
+    if mode == "overlay":
+        return (x + a * x.std() / a.std()) / 2
+    if mode == "attribution":
+        return a * x.std() / a.std()
+    saliency = abs(a) if mode == "mask" else abs(a).sum(1)
+    kept = np.argsort(-saliency.ravel())[: round(keep * saliency.size)]
+    is_kept = np.zeros(saliency.size, dtype=bool)
+    is_kept[kept] = True
+    is_kept = is_kept.reshape(saliency.shape)
+    if mode == "time_mask":
+        is_kept = is_kept[:, None]
+    return np.where(is_kept, x, fill)
+
+
+class TestIntegratedInputs:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_table_of_modes(self, mode):
+        feats, attribution = random_tensor(3, 10, 4), random_tensor(3, 10, 4)
+        attribution = attribution.roll(1, 0) ** 3
+        fill = random_tensor(4, seed=5)
+        options = {"gate": 0.7, "max_weight": 2.0, "keep": 0.3}
+        actual = integrated_inputs(
+            feats, attribution, mode, baseline=fill, **options
+        )
+        for i in range(3):
+            expected = integrated_by_hand(
+                feats[i].numpy(),
+                attribution[i].numpy(),
+                mode,
+                fill.numpy(),
+                **options,
+            )
+            np.testing.assert_allclose(actual[i], expected, rtol=1e-12)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_scale_of_the_map_is_irrelevant(self, mode):
+        # Down to where the squares and the mean underflow in float32.
+        feats, attribution = random_tensor(2, 50, 8), random_tensor(2, 50, 8)
+        feats, attribution = feats.float(), attribution.flip(0).float()
+        expected = integrated_inputs(feats, attribution, mode)
+        for scale in (2.0**-110, 2.0**110, -1.0):
+            actual = integrated_inputs(feats, attribution * scale, mode)
+            if scale < 0 and mode in ("overlay", "attribution"):
+                actual = feats - actual if mode == "overlay" else -actual
+            # A few roundings of float32 on values of order 1 to 10.
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_empty_and_constant_maps(self, mode):
+        feats = random_tensor(3, 10, 4).float()
+        feats[2] = 0.1
+        attribution = torch.zeros_like(feats)
+        attribution[1:] = 0.1
+        actual = integrated_inputs(feats, attribution, mode)
+        share = {"overlay": 0.5, "attribution": 0.0}.get(mode, 1.0)
+        # A constant map prefers no bin, up to the rounding of its mean.
+        torch.testing.assert_close(actual, share * feats)
+
+    def test_limits_of_the_options(self):
+        feats = random_tensor(2, 10, 4)
+        attribution = random_tensor(2, 10, 4, seed=1)
+        for mode in ("gate", "time_gate"):
+            actual = integrated_inputs(feats, attribution, mode, gate=0.0)
+            assert torch.equal(actual, feats)
+            ratio = integrated_inputs(feats, attribution, mode, max_weight=1.2)
+            assert (ratio / feats).max() == pytest.approx(1.2)
+        for mode in ("mask", "time_mask"):
+            actual = integrated_inputs(feats, attribution, mode, keep=1)
+            assert torch.equal(actual, feats)
+            least = integrated_inputs(feats, attribution, mode, keep=1e-6)
+            kept = (least != 0).flatten(1).sum(1)
+            assert kept.tolist() == [1 if mode == "mask" else 4] * 2
+
+    def test_gates_have_mean_weight_one(self):
+        attribution = random_tensor(2, 10, 4)
+        ones = torch.ones_like(attribution)
+        for mode in ("gate", "time_gate"):
+            weight = integrated_inputs(
+                ones, attribution, mode, max_weight=1000.0
+            )
+            torch.testing.assert_close(
+                weight.mean((1, 2)), torch.ones(2).double()
+            )
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_constant_for_autograd(self, mode):
+        feats = random_tensor(2, 10, 4).requires_grad_()
+        attribution = random_tensor(2, 10, 4, seed=1).requires_grad_()
+        assert not integrated_inputs(feats, attribution, mode).requires_grad
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            ({"mode": "blur"}, "mode is 'blur'"),
+            ({"gate": 1.5}, "gate is 1.5"),
+            ({"max_weight": 0.5}, "max_weight is 0.5"),
+            ({"keep": 0}, "keep is 0"),
+        ],
+    )
+    def test_mistakes_are_named(self, change, words):
+        feats = torch.zeros(1, 2, 3)
+        with pytest.raises(UserError, match=words):
+            integrated_inputs(feats, feats, **change)
+
+
+class TestSegments:
+    def test_crops_are_contiguous_and_renormalised(self):
+        # Each value names its frame, so a crop tells where it began.
+        frames = torch.arange(50.0)[None, :, None].expand(400, 50, 3)
+        generator = torch.Generator().manual_seed(0)
+        crops = random_segments(frames, 47, generator)
+        assert crops.shape == (400, 47, 3)
+        expected = torch.arange(47.0) - 23
+        torch.testing.assert_close(
+            crops, expected[None, :, None].expand_as(crops)
+        )
+
+    def test_every_start_is_drawn(self):
+        # Squares of the frame keep the start after the mean is taken out.
+        squares = torch.arange(50.0).square()[None, :, None]
+        generator = torch.Generator().manual_seed(0)
+        crops = random_segments(squares.expand(400, 50, 1), 47, generator)
+        steps = crops[:, 1, 0] - crops[:, 0, 0]
+        starts, counts = ((steps - 1) / 2).unique(return_counts=True)
+        assert starts.tolist() == [0, 1, 2, 3]
+        # 100 expected each; 5 deviations of a binomial are 43.
+        assert (counts - 100).abs().max() < 43
+
+    def test_short_utterances_stay_whole(self):
+        feats = random_tensor(2, 30, 4)
+        for n_frames in (30, 31, 500):
+            actual = random_segments(feats, n_frames)
+            torch.testing.assert_close(
+                actual, feats - feats.mean(1, keepdim=True)
+            )
+
+    def test_durations(self):
+        generator = torch.Generator().manual_seed(0)
+        drawn = [draw_duration([1, 2.5, 4], generator) for _ in range(600)]
+        # 200 expected each; 5 deviations of a binomial are 58.
+        for duration in (1.0, 2.5, 4.0):
+            assert abs(drawn.count(duration) - 200) < 58
+        for durations in ([], None, [0.0], [-1], ["2"], [float("nan")], [True]):
+            with pytest.raises(UserError, match="durations"):
+                draw_duration(durations)
+
+
+class TestTheObjectOfTheYaml:
+    def test_is_its_parts_in_order(self):
+        network, feats = small_network(), random_tensor(3, 6, 4)
+        target = torch.tensor([0, 4, 2])
+        spectrum = [0.1, 0.2, 0.3, 0.4]
+        options = {"gate": 0.5, "max_weight": 2.0, "keep": 0.3}
+        for mode in MODES[:-1]:
+            integrated = IntegratedInputs(
+                **{
+                    **OPTIONS,
+                    "mode": mode,
+                    "rule": "gauss_legendre",
+                    "n_steps": 3,
+                    "target": "log_posterior",
+                    "baseline": spectrum,
+                    "internal_batch_size": 2,
+                    **options,
+                }
+            )
+            actual, gap = integrated(network, feats, target)
+            attribution, expected_gap = integrated_gradients(
+                lambda x: (30 * network(x)).log_softmax(1),
+                feats,
+                target,
+                rule="gauss_legendre",
+                n_steps=3,
+                baseline=torch.tensor(spectrum),
+            )
+            expected = integrated_inputs(
+                feats,
+                attribution,
+                mode,
+                baseline=torch.tensor(spectrum),
+                **options,
+            )
+            torch.testing.assert_close(actual, expected, **EXACT)
+            torch.testing.assert_close(gap, expected_gap, **EXACT)
+
+    def test_identity_asks_the_teacher_nothing(self):
+        integrated = IntegratedInputs(**{**OPTIONS, "mode": "identity"})
+        feats = random_tensor(2, 6, 4)
+        actual, gap = integrated(None, feats, torch.tensor([0, 1]))
+        assert torch.equal(actual, feats) and gap is None
+
+    def test_segments_have_the_lengths_of_the_durations(self):
+        integrated = IntegratedInputs(**OPTIONS)
+        generator = torch.Generator().manual_seed(0)
+        feats = random_tensor(2, 300, 4)
+        lengths = {
+            integrated.segments(feats, generator).shape[1] for _ in range(30)
+        }
+        assert lengths == {10, 20}
+
+    def test_a_seed_repeats_segments_and_inputs(self):
+        options = {"rule": "stochastic", "baseline": "noise", "mode": "mask"}
+        integrated = IntegratedInputs(**{**OPTIONS, **options})
+        torch.manual_seed(7)
+        network = torch.nn.Sequential(
+            torch.nn.AdaptiveAvgPool2d((6, 4)), small_network()
+        )
+        feats, target = random_tensor(3, 40, 4), torch.tensor([0, 4, 2])
+
+        def step(seed):
+            generator = torch.Generator().manual_seed(seed)
+            segments = integrated.segments(feats, generator)
+            return integrated(network, segments, target, generator)
+
+        for a, b in zip(step(1), step(1), strict=True):
+            assert torch.equal(a, b)
+        assert not torch.equal(step(1)[1], step(2)[1])
+
+    def test_noise_baseline_has_the_deviation_of_each_band(self):
+        integrated = IntegratedInputs(
+            **{**OPTIONS, "mode": "mask", "baseline": "noise", "keep": 1e-9}
+        )
+        deviations = torch.tensor([0.5, 1.0, 2.0, 0.0])
+        feats = random_tensor(1, 4000, 4).float()
+        feats = deviations * (feats - feats.mean(1)) / feats.std(1) + 9
+
+        def logits(x):
+            return x.square().sum((1, 2))[:, None]
+
+        # Keeping one bin of 16,000 leaves the baseline itself.
+        actual, _ = integrated(
+            logits,
+            feats,
+            torch.tensor([0]),
+            torch.Generator().manual_seed(0),
+        )
+        # Deviation of a deviation from 4,000 samples: 1.1 %; the bin that is
+        # kept is 9 to 17 among them, hence the medians.
+        spread = actual[0].abs().median(0).values / 0.6745
+        torch.testing.assert_close(spread, deviations, rtol=0.06, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [
+            ("mode", "blur"),
+            ("rule", "trapezoid"),
+            ("n_steps", 0),
+            ("n_steps", 1.5),
+            ("target", "loss"),
+            ("baseline", "black"),
+            ("baseline", []),
+            ("baseline", [float("nan")]),
+            ("baseline", None),
+            ("durations", []),
+            ("durations", [1.0, 0.0]),
+            ("gate", -0.1),
+            ("max_weight", 0.9),
+            ("keep", 0.0),
+            ("keep", True),
+            ("internal_batch_size", 0),
+            ("frame_rate", 0),
+        ],
+    )
+    def test_mistakes_are_named_at_construction(self, key, value):
+        with pytest.raises(UserError, match=key):
+            IntegratedInputs(**{**OPTIONS, key: value})
