@@ -14,8 +14,12 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch.nn.functional import normalize
+from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.distributed import infer_device
 
 INFERENCE = "inference"
 MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
@@ -273,6 +277,39 @@ def speaker_prototypes(embeddings, labels, n_speakers):
     return normalize(sums, dim=-1)
 
 
+@torch.no_grad()
+def embed_dataset(model, dataset, batch_size=64):
+    """Embed every item of a training set once, for prototypes.
+
+    Arguments
+    ---------
+    model : SpeakerModel
+        The model that embeds.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives sig, all of one length, and spk_id_encoded.
+    batch_size : int
+        Utterances in a batch.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        (utterances, dim).
+    labels : torch.Tensor
+        (utterances,) speaker indices.
+    """
+    model = model.to(infer_device())
+    embeddings, labels = [], []
+    for batch in tqdm(
+        make_dataloader(dataset, batch_size=batch_size),
+        desc="teacher prototypes",
+        dynamic_ncols=True,
+    ):
+        wavs, lens = batch.to(infer_device()).sig
+        embeddings.append(model.embed(wavs, lens).cpu())
+        labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+    return torch.cat(embeddings), torch.cat(labels)
+
+
 def find_inference_folder(source):
     """Return the inference folder in ``source``, or ``source`` if it is one.
 
@@ -396,8 +433,6 @@ def _load_strictly(module, path):
 
 def _read_speakers(folder):
     """Return the label encoder's names in index order; [] if there is none."""
-    from speechbrain.dataio.encoder import CategoricalEncoder
-
     for name in LABEL_FILES:
         path = folder / name
         if path.is_file():

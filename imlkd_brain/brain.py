@@ -1,0 +1,425 @@
+"""The Brain: raw branch, integrated-input branch, three-level objective.
+
+Authors: IML-KD contributors
+"""
+
+import csv
+import os
+import random
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+import torch
+
+import speechbrain as sb
+from imlkd_brain.dataio import repeat_to
+from imlkd_brain.errors import UserError
+from imlkd_brain.metrics import EER
+from imlkd_brain.objectives import gradient_shares
+from imlkd_brain.verification import score_trials
+from speechbrain.dataio.batch import PaddedData
+from speechbrain.utils.data_utils import batch_pad_right
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+BATCHNORM_POLICIES = ("shared", "raw_only", "running")
+STATS_FILE = "train_stats.csv"
+
+
+class IMLKDBrain(sb.Brain):
+    """Trains a speaker embedding model, with or without a teacher.
+
+    The data flow of a training step::
+
+        sig -> augmentation -> Fbank -> mean norm = x
+        x              -> student          -> AAM-softmax
+        x              -> teacher          -> terms on the raw branch
+        segment x_d    -> teacher IG       -> I(x_d)
+        I(x_d)         -> student, teacher -> terms on the integrated branch
+
+    With no ``objective`` among the hparams, or one whose method has no terms,
+    only the first two lines happen. The teacher is ``hparams.teacher``: it is
+    not among the modules, so neither optimiser, checkpoint nor DDP sees it.
+    """
+
+    def compute_forward(self, batch, stage):
+        """Features to embeddings and cosines, for each branch in use."""
+        batch = batch.to(self.device)
+        if stage != sb.Stage.TRAIN:
+            return self._validate(batch)
+        wavs, lens = batch.sig
+        if getattr(self.hparams, "augmentation", False):
+            self._seed_step()
+            wavs, lens = self.hparams.wav_augment(wavs, lens)
+        feats = self.modules.compute_features(wavs)
+        feats = self.modules.mean_var_norm(feats, lens)
+        target = self._target(batch)
+        student = self._student(feats)
+        predictions = {"raw": (*student, None, None)}
+        if self.needs("raw"):
+            predictions["raw"] = (*student, *self._teacher(feats))
+        if self.needs("integrated"):
+            inputs = self._integrated_inputs(feats, target)
+            with batchnorm_policy(
+                self.modules.embedding_model, self.hparams.batchnorm
+            ):
+                student = self._student(inputs)
+            predictions["integrated"] = (*student, *self._teacher(inputs))
+        return predictions
+
+    def compute_objectives(self, predictions, batch, stage):
+        """AAM-softmax on x, plus eta times the weighted distillation terms."""
+        if stage != sb.Stage.TRAIN:
+            return self._valid_loss(predictions, batch)
+        target = self._target(batch)
+        cosines = predictions["raw"][0]
+        loss = self.hparams.compute_cost(
+            cosines.float().unsqueeze(1), target.unsqueeze(1)
+        )
+        correct = cosines.detach().argmax(-1) == target
+        self._track("loss_ce", loss)
+        self._track("accuracy", correct.float().mean())
+        if not self.distils:
+            return loss
+        objective = self.hparams.objective
+        terms = {}
+        for branch in filter(self.needs, ("raw", "integrated")):
+            student, student_emb, teacher, teacher_emb = predictions[branch]
+            terms.update(
+                objective.branch_terms(
+                    branch,
+                    self.hparams.scale * student,
+                    self.hparams.scale * teacher,
+                    student_emb,
+                    teacher_emb,
+                    target,
+                    self._projection(),
+                )
+            )
+        distillation, weighted = objective.weighted(terms, self.optimizer_step)
+        for name, value in terms.items():
+            self._track(name, value)
+            self._track(f"{name} weighted", weighted[name])
+        if self._measuring():
+            self._track_gradient_shares({"loss_ce": loss, **weighted})
+        return loss + distillation
+
+    @property
+    def distils(self):
+        """Whether the objective has any distillation term."""
+        objective = getattr(self.hparams, "objective", None)
+        return objective is not None and objective.needs_teacher
+
+    def needs(self, branch):
+        """Whether the objective has a term on a branch."""
+        if not self.distils:
+            return False
+        objective = self.hparams.objective
+        return {
+            "raw": objective.needs_raw,
+            "integrated": objective.needs_integrated,
+        }[branch]
+
+    def _student(self, feats):
+        """Cosines (batch, speakers) and embeddings (batch, dim)."""
+        embeddings = self.modules.embedding_model(feats)
+        cosines = self.modules.classifier(embeddings)
+        return cosines.squeeze(1), embeddings.squeeze(1)
+
+    def _teacher(self, feats):
+        """Cosines and embeddings of the frozen teacher, in float32."""
+        teacher = self.hparams.teacher
+        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
+            embeddings = teacher.embed_features(feats.float())
+            return teacher.classify(embeddings), embeddings
+
+    def _integrated_inputs(self, feats, target):
+        """I(x_d) of one segment of each utterance, constant for the student."""
+        generator = torch.Generator().manual_seed(self._step_seed())
+        integrated = self.hparams.integrated_inputs
+        segments = integrated.segments(feats.detach(), generator)
+        inputs, gap = integrated(
+            self.hparams.teacher.cosines,
+            segments,
+            target,
+            generator=generator,
+            with_gap=self._measuring(),
+        )
+        if gap is not None:
+            self._track("completeness_gap", gap.abs().mean())
+        return inputs
+
+    def _projection(self):
+        """The projection onto the teacher's dimension, where they differ."""
+        if "projection" in self.modules:
+            return self.modules.projection
+        return None
+
+    def _target(self, batch):
+        """Speaker indices (batch,), repeated as augmentation repeats items."""
+        target = batch.spk_id_encoded.data.squeeze(1)
+        if getattr(self.hparams, "augmentation", False):
+            target = self.hparams.wav_augment.replicate_labels(target)
+        return target
+
+    def _step_seed(self):
+        """A number that only the seed and the training step decide.
+
+        Random choices that depend on nothing else are the same for all
+        methods at a seed, and the same after an interruption.
+        """
+        return self.hparams.seed * 1_000_003 + self.optimizer_step
+
+    def _seed_step(self):
+        """Seed the generators that SpeechBrain's augmentations draw from."""
+        torch.manual_seed(self._step_seed())
+        random.seed(self._step_seed())
+
+    # Validation ---------------------------------------------------------
+
+    def _validate(self, batch):
+        """Embeddings at each validation duration, and cosines of the first."""
+        embeddings = {}
+        for seconds in self.hparams.valid_durations:
+            wavs, lens = self._crop(batch, seconds)
+            feats = self.modules.compute_features(wavs)
+            feats = self.modules.mean_var_norm(feats, lens)
+            embeddings[seconds] = self.modules.embedding_model(feats, lens)
+        first = embeddings[self.hparams.valid_durations[0]]
+        cosines = self.modules.classifier(first).squeeze(1)
+        for seconds, values in embeddings.items():
+            for utterance, value in zip(batch.utterance, values.squeeze(1)):
+                self.embeddings[seconds][utterance] = value.float().cpu()
+        return cosines
+
+    def _crop(self, batch, seconds):
+        """Fixed crops: where they start depends on the utterance alone."""
+        wavs, lens = batch.sig
+        if seconds is None:
+            return wavs, lens
+        n_crop = int(seconds * self.hparams.sample_rate)
+        crops = []
+        for wav, length, name in zip(wavs, lens, batch.id):
+            n_samples = int(round(float(length) * len(wav)))
+            start = random.Random(f"{name}/{seconds}").randint(
+                0, max(0, n_samples - n_crop)
+            )
+            crops.append(repeat_to(wav[start:n_samples], n_crop))
+        return PaddedData(*batch_pad_right(crops))
+
+    def _valid_loss(self, cosines, batch):
+        """Cross-entropy where the speakers are known to the classifier."""
+        if self.trials is not None:
+            # Held-out speakers have no class: the dev EER is what counts.
+            return torch.zeros((), device=self.device)
+        target = batch.spk_id_encoded.data.squeeze(1)
+        wrong = cosines.argmax(-1) != target
+        self._track("error_rate", wrong.float().mean(), len(target))
+        return self.hparams.compute_cost(
+            cosines.float().unsqueeze(1), target.unsqueeze(1)
+        )
+
+    @property
+    def trials(self):
+        """Dev trials, or None where there are none."""
+        return getattr(self.hparams, "dev_trials", None)
+
+    def _dev_eer(self, seconds):
+        """Dev EER in percent at a duration; 50 if debug mode saw too little."""
+        embeddings = self.embeddings[seconds]
+        names, pairs = self.trials.utterances, self.trials.pairs
+        # Debug mode embeds a few batches only.
+        seen = torch.tensor([name in embeddings for name in names])
+        pairs, labels = (
+            values[seen[pairs].all(1)] for values in (pairs, self.trials.labels)
+        )
+        if labels.all() or not labels.any():
+            logger.info("Too few dev trials in debug mode: EER set to 50 %%.")
+            return 50.0
+        blank = torch.zeros_like(next(iter(embeddings.values())))
+        matrix = torch.stack([embeddings.get(name, blank) for name in names])
+        scores = score_trials(matrix, matrix, pairs)
+        return 100 * EER(scores[labels], scores[~labels])[0]
+
+    # Bookkeeping --------------------------------------------------------
+
+    def on_stage_start(self, stage, epoch=None):
+        """Resets the running means; moves the training chunks on."""
+        self.sums = defaultdict(float)
+        self.counts = defaultdict(int)
+        self.embeddings = defaultdict(dict)
+        self.stage_began = time.monotonic()
+        if stage == sb.Stage.TRAIN:
+            self.hparams.chunks.epoch = epoch
+            if self.distils:
+                self.hparams.teacher.to(self.device)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Steps the learning rate with the optimiser, not with the batch."""
+        if should_step:
+            self.hparams.lr_annealing.on_batch_end(self.optimizer)
+
+    def check_loss_isfinite(self, loss):
+        """Stops with a sentence when the loss stays not finite."""
+        try:
+            super().check_loss_isfinite(loss)
+        except ValueError as error:
+            raise UserError(
+                f"the loss is not finite at update {self.optimizer_step} and "
+                "patience is exhausted; lower lr or eta, or look for broken "
+                "audio, and run again: it goes on from the last checkpoint."
+            ) from error
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs every term; keeps the checkpoint with the best dev figure."""
+        stats = {key: self.sums[key] / self.counts[key] for key in self.sums}
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {
+                "loss": stage_loss,
+                **stats,
+                "seconds": time.monotonic() - self.stage_began,
+            }
+            return
+        if self.trials is None:
+            key, stats = (
+                "ErrorRate",
+                {"loss": stage_loss, "ErrorRate": stats["error_rate"]},
+            )
+        else:
+            key, stats = "EER", {}
+            for seconds in self.hparams.valid_durations:
+                name = "full" if seconds is None else f"{seconds:g}s"
+                stats[f"EER_{name}"] = self._dev_eer(seconds)
+            stats["EER"] = sum(stats.values()) / len(stats)
+        if stage == sb.Stage.VALID:
+            self._log_epoch(epoch, stats)
+            self.checkpointer.save_and_keep_only(
+                meta={key: float(stats[key]), "epoch": epoch},
+                min_keys=[key],
+                name=f"epoch_{epoch:03d}",
+            )
+
+    def _log_epoch(self, epoch, valid_stats):
+        """Writes an epoch to the train log, TensorBoard and the CSV."""
+        meta = {
+            "epoch": epoch,
+            "updates": self.optimizer_step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        self.hparams.train_logger.log_stats(
+            stats_meta=meta,
+            train_stats=self.train_stats,
+            valid_stats=valid_stats,
+        )
+        if getattr(self.hparams, "use_tensorboard", False):
+            self.hparams.tensorboard_logger().log_stats(
+                stats_meta={"epoch": epoch},
+                train_stats=self.train_stats,
+                valid_stats=valid_stats,
+            )
+        if sb.utils.distributed.if_main_process():
+            row = {
+                **meta,
+                **{f"train {k}": v for k, v in self.train_stats.items()},
+                **{f"valid {k}": v for k, v in valid_stats.items()},
+            }
+            append_epoch(
+                os.path.join(self.hparams.output_folder, STATS_FILE), row
+            )
+
+    def _measuring(self):
+        """Whether this step pays for gradient shares and completeness."""
+        interval = getattr(self.hparams, "measure_interval", 0)
+        return interval > 0 and self.optimizer_step % interval == 0
+
+    def _track(self, name, value, weight=1):
+        """Adds to a running mean of the stage."""
+        self.sums[name] += float(value.detach()) * weight
+        self.counts[name] += weight
+
+    def _track_gradient_shares(self, weighted):
+        """Each term's share of the gradient norm at the student's weights."""
+        parameters = [
+            p for p in self.modules.embedding_model.parameters()
+            if p.requires_grad
+        ]
+        for name, share in gradient_shares(weighted, parameters).items():
+            self.sums[f"{name} gradient_share"] += share
+            self.counts[f"{name} gradient_share"] += 1
+
+
+@contextmanager
+def batchnorm_policy(module, policy):
+    """What BatchNorm does with the second input distribution.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The student's embedding model, in training mode.
+    policy : str
+        ``shared``: integrated inputs update the running statistics too.
+        ``raw_only``: they are normalised with their own batch's statistics
+        and leave the running ones alone. ``running``: they are normalised
+        with the running statistics of the raw inputs.
+
+    Raises
+    ------
+    UserError
+        If the policy is none of these.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> with batchnorm_policy(norm, "raw_only"):
+    ...     _ = norm(torch.randn(8, 2) + 5)
+    >>> norm.running_mean
+    tensor([0., 0.])
+    """
+    if policy not in BATCHNORM_POLICIES:
+        raise UserError(
+            f"batchnorm: {policy!r} is not known; expected one of "
+            f"{', '.join(BATCHNORM_POLICIES)}."
+        )
+    norms = [
+        m
+        for m in module.modules()
+        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            if policy == "raw_only":
+                norm.momentum = 0.0
+            elif policy == "running":
+                norm.eval()
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+            norm.train(module.training)
+
+
+def append_epoch(path, row):
+    """Add an epoch to a CSV, replacing what a repeated epoch left there.
+
+    Arguments
+    ---------
+    path : str
+        The CSV; made if missing.
+    row : dict
+        Column to value; ``epoch`` is the key. Columns may differ from row to
+        row, the file has them all.
+    """
+    rows = []
+    if os.path.isfile(path):
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    rows = [r for r in rows if int(r["epoch"]) < row["epoch"]] + [row]
+    columns = list(dict.fromkeys(key for r in rows for key in r))
+    with open(path + ".tmp", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,443 @@
+"""Command line, datasets and pipelines that the recipe's scripts share.
+
+Authors: IML-KD contributors
+"""
+
+import os
+import random
+import sys
+
+import soundfile
+import torch
+import torchaudio
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from imlkd_brain.errors import UserError
+from imlkd_brain.verification import read_trials, utterance_key
+from speechbrain.utils.data_utils import download_file
+
+CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
+
+
+def load_hyperparameters(argv):
+    """Parse a recipe's command line and load its YAML.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments after the script's name.
+
+    Returns
+    -------
+    hparams_file : str
+        The YAML's path.
+    hparams : dict
+        The YAML's objects.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        Device and other run options.
+    overrides : str
+        The command line's overrides in YAML form.
+
+    Raises
+    ------
+    UserError
+        If the YAML is missing, a placeholder was not filled, or an override
+        names no key of the YAML.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UserError(
+            "the first argument must be a hyperparameter file, as in "
+            f"`python {os.path.basename(sys.argv[0])} hparams/iml_kd.yaml`."
+        )
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    try:
+        with open(hparams_file, encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream, overrides)
+    except FileNotFoundError as error:
+        if error.filename != hparams_file:
+            raise
+        raise UserError(
+            f"{hparams_file}: no such hyperparameter file; run in the "
+            "recipe's folder (recipes/VoxCeleb/IMLKD), whose hparams/ holds "
+            "them."
+        ) from None
+    except KeyError as error:
+        raise UserError(
+            f"{hparams_file}: an option on the command line names no key of "
+            f"the YAML ({error.args[0]}); check its spelling against the file."
+        ) from error
+    except ValueError as error:
+        if "PLACEHOLDER" not in str(error):
+            raise
+        raise UserError(_placeholder_message(hparams_file, error)) from error
+    return hparams_file, hparams, run_opts, overrides
+
+
+def _placeholder_message(hparams_file, error):
+    """Say which option is missing and what can be run without VoxCeleb."""
+    name = os.path.basename(hparams_file)
+    key = str(error).split("'")[1] if "'" in str(error) else "data_folder"
+    message = f"{hparams_file}: give `--{key} "
+    if key != "data_folder":
+        return message + "...`, it has no default."
+    message += "/path/to/VoxCeleb1` (a folder with wav/<speaker>/<session>/)"
+    trial = os.path.join(os.path.dirname(hparams_file), "minivox", name)
+    if os.path.isfile(trial):
+        message += (
+            "; without VoxCeleb, `python -m imlkd_brain.minivox "
+            "--data_folder DIR` installs a small real corpus for "
+            f"`{trial} --data_folder DIR`, and `make demo` does both"
+        )
+    return message + "."
+
+
+class RandomChunks:
+    """Where each utterance's training chunk starts in each epoch.
+
+    The start is drawn from the seed, the epoch and the utterance alone, so
+    that all methods see the same chunks at a seed and an interrupted run goes
+    on with those it would have had, whatever else draws random numbers.
+
+    Arguments
+    ---------
+    seed : int
+        The experiment's seed.
+
+    Example
+    -------
+    >>> chunks = RandomChunks(seed=1)
+    >>> chunks("a", 100, 40) == RandomChunks(seed=1)("a", 100, 40)
+    True
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.epoch = 0
+
+    def __call__(self, utterance, n_samples, n_chunk):
+        """Return the first sample of a chunk of ``n_chunk`` samples."""
+        if n_samples <= n_chunk:
+            return 0
+        stream = random.Random(f"{self.seed}/{self.epoch}/{utterance}")
+        return stream.randint(0, n_samples - n_chunk)
+
+
+def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
+    """Read samples of a mono file.
+
+    Arguments
+    ---------
+    wav : str
+        Path of the file.
+    start : int
+        First sample.
+    n_samples : int
+        Number of samples; -1 for all.
+    sample_rate : int
+        The rate the file must have, in Hz.
+
+    Returns
+    -------
+    signal : torch.Tensor
+        (samples,), float32.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, unreadable, empty, not mono, or of another
+        sampling rate.
+    """
+    try:
+        signal, rate = soundfile.read(
+            wav, start=start, frames=n_samples, dtype="float32"
+        )
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        state = "broken" if os.path.exists(wav) else "missing"
+        raise UserError(
+            f"{wav}: this audio file is {state}; restore it, or prepare the "
+            "data again with `--skip_prep False` in a new save_folder."
+        ) from error
+    if rate != sample_rate or signal.ndim != 1:
+        raise UserError(
+            f"{wav}: expected mono audio at {sample_rate} Hz, found "
+            f"{1 if signal.ndim == 1 else signal.shape[1]} channel(s) at "
+            f"{rate} Hz; convert the file."
+        )
+    if not len(signal):
+        raise UserError(
+            f"{wav}: no samples from {start} on; the CSV does not fit the "
+            "file, prepare the data again."
+        )
+    return torch.from_numpy(signal)
+
+
+def repeat_to(signal, n_samples):
+    """Repeat a signal (samples,) until it has ``n_samples`` samples.
+
+    Example
+    -------
+    >>> repeat_to(torch.tensor([1, 2, 3]), 5)
+    tensor([1, 2, 3, 1, 2])
+    """
+    if len(signal) >= n_samples:
+        return signal[:n_samples]
+    return signal.repeat(-(-n_samples // len(signal)))[:n_samples]
+
+
+def train_dataset(csv, data_folder, seconds, sample_rate, seed, speeds=(1.0,)):
+    """Return the training set and what moves its random chunks on.
+
+    Arguments
+    ---------
+    csv : str
+        Annotation with the columns of ``prepare_voxceleb``.
+    data_folder : str
+        Stands for ``$data_root`` in the CSV.
+    seconds : float
+        Chunk length.
+    sample_rate : int
+        In Hz.
+    seed : int
+        The experiment's seed.
+    speeds : sequence of float
+        Speed perturbation; every factor but 1.0 makes new speakers, named
+        ``<speaker>-sp<factor>``.
+
+    Returns
+    -------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives id, sig and spk_id.
+    chunks : RandomChunks
+        Set its ``epoch`` when an epoch starts.
+    """
+    rows = _read_csv(csv, data_folder)
+    if tuple(speeds) != (1.0,):
+        rows = {
+            _perturbed(key, speed): {
+                **row,
+                "spk_id": _perturbed(row["spk_id"], speed),
+                "speed": speed,
+            }
+            for key, row in rows.items()
+            for speed in speeds
+        }
+    else:
+        rows = {key: {**row, "speed": 1.0} for key, row in rows.items()}
+    dataset = sb.dataio.dataset.DynamicItemDataset(rows)
+    chunks = RandomChunks(seed)
+    n_chunk = int(seconds * sample_rate)
+    # x times faster: read at a rate of x * sample_rate, hear at sample_rate.
+    resample = {
+        speed: torchaudio.transforms.Resample(
+            int(round(speed * sample_rate)), sample_rate
+        )
+        for speed in speeds
+        if speed != 1.0
+    }
+
+    @sb.utils.data_pipeline.takes("id", "wav", "start", "duration", "speed")
+    @sb.utils.data_pipeline.provides("sig")
+    def audio_pipeline(id_, wav, start, duration, speed):
+        n_read = int(round(n_chunk * speed))
+        # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
+        # `duration` is the file's, whatever rows it was cut into.
+        n_file = int(round(float(duration) * sample_rate))
+        start = chunks(id_, n_file, n_read)
+        signal = read_audio(wav, start, n_read, sample_rate)
+        if speed != 1.0:
+            signal = resample[speed](signal)
+        return repeat_to(signal, n_chunk)
+
+    dataset.add_dynamic_item(audio_pipeline)
+    dataset.set_output_keys(["id", "sig", "spk_id"])
+    return dataset, chunks
+
+
+def valid_dataset(csv, data_folder, sample_rate):
+    """Return the validation set: the CSV's own segments, longest first.
+
+    Arguments
+    ---------
+    csv : str
+        Annotation with the columns of ``prepare_voxceleb``.
+    data_folder : str
+        Stands for ``$data_root`` in the CSV.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives id, sig, spk_id and utterance (``speaker/session/file``).
+    """
+    rows = _read_csv(csv, data_folder)
+    length = {k: int(r["stop"]) - int(r["start"]) for k, r in rows.items()}
+    order = sorted(rows, key=lambda key: (-length[key], key))
+    dataset = sb.dataio.dataset.DynamicItemDataset(
+        {key: rows[key] for key in order}
+    )
+
+    @sb.utils.data_pipeline.takes("wav", "start", "stop")
+    @sb.utils.data_pipeline.provides("sig", "utterance")
+    def audio_pipeline(wav, start, stop):
+        start, stop = int(start), int(stop)
+        yield read_audio(wav, start, stop - start, sample_rate)
+        yield utterance_key(wav)
+
+    dataset.add_dynamic_item(audio_pipeline)
+    dataset.set_output_keys(["id", "sig", "spk_id", "utterance"])
+    return dataset
+
+
+def _perturbed(name, speed):
+    """Name an utterance or speaker at another speed."""
+    return name if speed == 1.0 else f"{name}-sp{speed:g}"
+
+
+def _read_csv(csv, data_folder):
+    """Read an annotation; {ID: row}."""
+    if not os.path.isfile(csv):
+        raise UserError(
+            f"{csv}: missing; let the script prepare the data (`--skip_prep "
+            "False`), or give the annotation's path."
+        )
+    rows = sb.dataio.dataio.load_data_csv(csv, {"data_root": data_folder})
+    if not rows:
+        raise UserError(
+            f"{csv}: holds no utterances; check data_folder ({data_folder})."
+        )
+    missing = [c for c in CSV_COLUMNS if c not in next(iter(rows.values()))]
+    if missing:
+        raise UserError(
+            f"{csv}: the column(s) {', '.join(missing)} are missing; expected "
+            f"ID,{','.join(CSV_COLUMNS)} as prepare_voxceleb writes them."
+        )
+    return rows
+
+
+def encode_speakers(dataset, path, expected=None):
+    """Return the label encoder of the training speakers.
+
+    Speakers are numbered in the order of their names, so that two runs on the
+    same speakers agree whatever the order of their CSVs.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The training set.
+    path : str
+        Where the encoder is kept; read if it exists.
+    expected : int, optional
+        The number of speakers that the YAML claims, to check.
+
+    Returns
+    -------
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+
+    Raises
+    ------
+    UserError
+        If a kept encoder is of other speakers, if there are fewer than two,
+        or if their number is not ``expected``.
+    """
+    speakers = sorted({row["spk_id"] for row in dataset.data.values()})
+    if len(speakers) < 2:
+        raise UserError(
+            "the training annotation has fewer than two speakers; check "
+            "data_folder and the split."
+        )
+    if expected is not None and expected != len(speakers):
+        raise UserError(
+            f"out_n_neurons: the YAML says {expected} speakers but the "
+            f"training annotation has {len(speakers)}; leave the key out, it "
+            "is derived."
+        )
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    if not encoder.load_if_possible(path):
+        for speaker in speakers:
+            encoder.add_label(speaker)
+        encoder.save(path)
+    encoder.expect_len(len(speakers))
+    if sorted(encoder.lab2ind) != speakers:
+        raise UserError(
+            f"{path}: holds other speakers than the training annotation; the "
+            "output_folder belongs to another experiment, give a new one."
+        )
+    return encoder
+
+
+def find_list(source, data_folder, save_folder):
+    """Return the local path of a trial list.
+
+    Arguments
+    ---------
+    source : str or None
+        A path, or the URL of an official list. A URL's file is first looked
+        for in the data folders (and their ``meta``), then downloaded.
+    data_folder : str
+        Corpus folder, or several separated by commas.
+    save_folder : str
+        Where a downloaded list is kept.
+
+    Returns
+    -------
+    path : str or None
+
+    Raises
+    ------
+    UserError
+        If there is no such file and it cannot be downloaded.
+    """
+    if source is None or os.path.isfile(source):
+        return source
+    name = os.path.basename(source)
+    folders = [folder.strip() for folder in data_folder.split(",")]
+    for folder in [*folders, *(os.path.join(f, "meta") for f in folders)]:
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    problem = "no such file"
+    if "://" in source:
+        path = os.path.join(save_folder, name)
+        try:
+            os.makedirs(save_folder, exist_ok=True)
+            download_file(source, path)
+            return path
+        except OSError as error:
+            problem = f"cannot be downloaded ({error})"
+    raise UserError(
+        f"{source}: {problem}; put the trial list into {folders[0]} as {name}."
+    )
+
+
+def valid_trials(path, dataset):
+    """Read the dev trials and check that the validation set has them all.
+
+    Arguments
+    ---------
+    path : str or None
+        The list; None where there are no dev trials.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The validation set.
+
+    Returns
+    -------
+    trials : imlkd_brain.verification.Trials or None
+
+    Raises
+    ------
+    UserError
+        If an utterance of the list is not in the validation set.
+    """
+    if path is None:
+        return None
+    trials = read_trials(path)
+    known = {utterance_key(row["wav"]) for row in dataset.data.values()}
+    unknown = [u for u in trials.utterances if u not in known]
+    if unknown:
+        raise UserError(
+            f"{path}: {len(unknown)} utterances of the dev trials are not in "
+            f"the validation annotation (first: {unknown[0]}); prepare the "
+            "data with this list as valid_trials, in a new save_folder."
+        )
+    return trials

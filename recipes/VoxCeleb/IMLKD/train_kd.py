@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Recipe for training a speaker embedding model with or without a teacher.
+
+With a teacher, the student learns from integrated inputs (Integrated
+Gradients of the teacher over segments of various durations) under a
+three-level objective (instance, class, batch), or by one of the baselines
+that `method` names in the YAML.
+
+To run this recipe, first train a teacher, then the student:
+> python train_kd.py hparams/train_teacher.yaml --data_folder /path/to/VoxCeleb1
+> python train_kd.py hparams/iml_kd.yaml --data_folder /path/to/VoxCeleb1
+
+On the corpus that installs itself (see the README):
+> python train_kd.py hparams/minivox/train_teacher.yaml --data_folder DIR
+> python train_kd.py hparams/minivox/iml_kd.yaml --data_folder DIR
+
+The trained model is left in <output_folder>/inference, ready for SpeechBrain's
+`SpeakerRecognition.from_hparams`, verify.py and explain.py.
+
+Authors
+    * IML-KD contributors
+"""
+
+import os
+import sys
+
+import torch
+from voxceleb_prepare import prepare_voxceleb
+
+import speechbrain as sb
+from imlkd_brain.brain import IMLKDBrain
+from imlkd_brain.dataio import (
+    encode_speakers,
+    find_list,
+    load_hyperparameters,
+    train_dataset,
+    valid_dataset,
+    valid_trials,
+)
+from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.export import export_inference_folder
+from imlkd_brain.teacher import embed_dataset
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+def dataio_prep(hparams):
+    "Creates the datasets, their pipelines and the label encoder."
+    train_data, chunks = train_dataset(
+        hparams["train_annotation"],
+        hparams["data_folder"],
+        hparams["sentence_len"],
+        hparams["sample_rate"],
+        hparams["seed"],
+        hparams["speed_perturb"],
+    )
+    valid_data = valid_dataset(
+        hparams["valid_annotation"],
+        hparams["data_folder"],
+        hparams["sample_rate"],
+    )
+    dev_trials = valid_trials(hparams["valid_trials"], valid_data)
+    label_encoder = encode_speakers(
+        train_data,
+        os.path.join(hparams["save_folder"], "label_encoder.txt"),
+        hparams.get("out_n_neurons"),
+    )
+
+    @sb.utils.data_pipeline.takes("spk_id")
+    @sb.utils.data_pipeline.provides("spk_id_encoded")
+    def label_pipeline(spk_id):
+        return label_encoder.encode_sequence_torch([spk_id])
+
+    train_data.add_dynamic_item(label_pipeline)
+    train_data.set_output_keys(["id", "sig", "spk_id_encoded"])
+    valid_keys = ["id", "sig", "utterance"]
+    if dev_trials is None:
+        # The speakers are the training ones, so they have a class.
+        valid_data.add_dynamic_item(label_pipeline)
+        valid_keys.append("spk_id_encoded")
+    valid_data.set_output_keys(valid_keys)
+    return train_data, valid_data, label_encoder, dev_trials, chunks
+
+
+def check_before_training(hparams, n_train):
+    """Stops for a configuration that cannot be trained, before it is tried."""
+    if n_train < hparams["batch_size"]:
+        raise UserError(
+            f"batch_size: {hparams['batch_size']} is more than the {n_train} "
+            "training segments; lower it."
+        )
+    if "objective" in hparams:
+        hparams["objective"].check(
+            hparams["batch_size"], hparams["integrated_inputs"].durations
+        )
+
+
+def add_speaker_modules(hparams, n_speakers, n_train):
+    """Builds what depends on the data: classifier and learning-rate cycle."""
+    hparams["classifier"] = hparams["classifier"](out_neurons=n_speakers)
+    hparams["modules"]["classifier"] = hparams["classifier"]
+    hparams["checkpointer"].add_recoverable("classifier", hparams["classifier"])
+    updates_per_epoch = n_train // hparams["batch_size"]
+    hparams["lr_annealing"] = hparams["lr_annealing"](
+        step_size=hparams["lr_step_epochs"] * updates_per_epoch
+    )
+    hparams["checkpointer"].add_recoverable(
+        "lr_annealing", hparams["lr_annealing"]
+    )
+
+
+def add_teacher(hparams, label_encoder, train_data):
+    """Loads the frozen teacher, and a projection where dimensions differ."""
+    if "objective" not in hparams or not hparams["objective"].needs_teacher:
+        return
+    speakers = [label_encoder.ind2lab[i] for i in range(len(label_encoder))]
+    teacher = hparams["teacher"](
+        speakers=speakers,
+        embed=lambda model: embed_dataset(model, train_data),
+    )
+    hparams["teacher"] = teacher
+    student_dim = hparams["lin_neurons"]
+    if (
+        hparams["objective"].needs_embeddings
+        and teacher.embedding_dim != student_dim
+    ):
+        # Its own random stream: the student starts the same for all methods.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hparams["seed"])
+            projection = torch.nn.Linear(
+                student_dim, teacher.embedding_dim, bias=False
+            )
+        hparams["modules"]["projection"] = projection
+        hparams["checkpointer"].add_recoverable("projection", projection)
+
+
+def main(argv):
+    """Prepares the data, trains, and exports the best checkpoint."""
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # Create experiment directory
+    sb.core.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Dataset prep (parsing VoxCeleb or MiniVox into csv files)
+    if not hparams["skip_prep"]:
+        run_on_main(
+            prepare_voxceleb,
+            kwargs={
+                "data_folder": hparams["data_folder"],
+                "save_folder": hparams["save_folder"],
+                "verification_pairs_file": find_list(
+                    hparams["verification_file"],
+                    hparams["data_folder"],
+                    hparams["save_folder"],
+                ),
+                "splits": ["train", "dev"],
+                "split_ratio": hparams["split_ratio"],
+                "seg_dur": hparams["sentence_len"],
+                "random_segment": hparams["random_segment"],
+                "dev_pairs_file": hparams["valid_trials"],
+            },
+        )
+    if hparams["augmentation"]:
+        for key in ("prepare_noise_data", "prepare_rir_data"):
+            if key in hparams:
+                run_on_main(hparams[key])
+
+    (
+        train_data,
+        valid_data,
+        label_encoder,
+        hparams["dev_trials"],
+        hparams["chunks"],
+    ) = dataio_prep(hparams)
+
+    check_before_training(hparams, len(train_data))
+    add_speaker_modules(hparams, len(label_encoder), len(train_data))
+    add_teacher(hparams, label_encoder, train_data)
+
+    # Brain class initialization
+    brain = IMLKDBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+
+    # Training
+    brain.fit(
+        brain.hparams.epoch_counter,
+        train_data,
+        valid_data,
+        train_loader_kwargs=hparams["train_dataloader_options"],
+        valid_loader_kwargs=hparams["valid_dataloader_options"],
+    )
+
+    # The best checkpoint, as a folder that inference can load
+    key = "ErrorRate" if hparams["dev_trials"] is None else "EER"
+    brain.on_evaluate_start(min_key=key)
+    run_on_main(
+        export_inference_folder,
+        kwargs={
+            "folder": os.path.join(hparams["output_folder"], "inference"),
+            "hyperparameters": os.path.join(
+                hparams["output_folder"], "hyperparams.yaml"
+            ),
+            "embedding_model": brain.modules["embedding_model"],
+            "classifier": brain.modules["classifier"],
+            "label_encoder": label_encoder,
+            "sample_rate": hparams["sample_rate"],
+        },
+    )
+    logger.info(
+        f"Trained model: {hparams['output_folder']}/inference; next: "
+        "python verify.py with this folder under `models`."
+    )
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main(sys.argv[1:])
