@@ -431,6 +431,52 @@ def det_points(positive_scores, negative_scores):
     return p_fa[corner], p_miss[corner]
 
 
+def summary(positive_scores, negative_scores, p_targets=(0.01,)):
+    """Every figure that needs scores only, by name.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of the target trials.
+    negative_scores : torch.Tensor
+        Scores of the nontarget trials.
+    p_targets : sequence of float
+        Priors of the minDCF, both costs 1.
+
+    Returns
+    -------
+    dict
+        ``eer``, ``eer_threshold``, ``rocch_eer``, ``min_cllr``, and for each
+        prior ``min_dcf_<prior>`` (normalised) and
+        ``min_dcf_speechbrain_<prior>`` (not normalised).
+
+    Raises
+    ------
+    ValueError
+        If there are no scores of one kind, or one is not finite.
+
+    Example
+    -------
+    >>> figures = summary(torch.tensor([1.0]), torch.tensor([0.0]))
+    >>> figures["eer"], figures["min_dcf_0.01"]
+    (0.0, 0.0)
+    """
+    eer, threshold = EER(positive_scores, negative_scores)
+    figures = {
+        "eer": eer,
+        "eer_threshold": threshold,
+        "rocch_eer": rocch_eer(positive_scores, negative_scores),
+        "min_cllr": min_cllr(positive_scores, negative_scores),
+    }
+    normalised = normalised_min_dcf(positive_scores, negative_scores, p_targets)
+    for p_target in p_targets:
+        figures[f"min_dcf_{p_target:g}"] = normalised[p_target][0]
+        figures[f"min_dcf_speechbrain_{p_target:g}"] = minDCF(
+            positive_scores, negative_scores, p_target=p_target
+        )[0]
+    return figures
+
+
 def bootstrap_over_speakers(
     scores,
     labels,
