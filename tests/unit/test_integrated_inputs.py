@@ -440,6 +440,12 @@ class TestIntegratedInputs:
         # A constant map prefers no bin, up to the rounding of its mean.
         torch.testing.assert_close(actual, share * feats)
 
+    def test_rounding_of_a_constant_map_is_not_amplified(self):
+        feats = random_tensor(1, 10, 4).float()
+        rounding = torch.where(random_tensor(1, 10, 4, seed=1) > 0, 6e-8, 0.0)
+        actual = integrated_inputs(feats, 0.1 * (1 + rounding), "attribution")
+        assert (actual == 0).all()
+
     def test_limits_of_the_options(self):
         feats = random_tensor(2, 10, 4)
         attribution = random_tensor(2, 10, 4, seed=1)

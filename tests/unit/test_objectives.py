@@ -149,9 +149,11 @@ class TestValues:
         assert actual == pytest.approx(expected, rel=1e-10)
 
     def test_dist_without_variation_counts_zero(self):
-        # All rows alike: no class varies over the batch.
-        student = logits(0)[:1].expand(4, C).clone().requires_grad_()
-        loss = dist_loss(student, logits(1)[:4], 1, 0.0, 1.0)
+        # All rows alike: no class varies over the batch, though the mean of
+        # seven equal numbers is often not exactly that number.
+        student, teacher = logits(0, (7, 50)), logits(1, (7, 50))
+        student = student[:1].expand(7, 50).clone().requires_grad_()
+        loss = dist_loss(student, teacher, 1, 0.0, 1.0)
         (gradient,) = torch.autograd.grad(loss, student)
         assert loss == 0 and gradient.isfinite().all()
         uniform = torch.zeros(4, C, requires_grad=True)
