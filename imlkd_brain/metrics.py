@@ -24,6 +24,8 @@ import math
 import torch
 from scipy.optimize import isotonic_regression
 
+BOOTSTRAP_BLOCK = 2**18  # weights held at a time
+
 
 def EER(positive_scores, negative_scores):
     """Equal error rate and its threshold, as SpeechBrain defines them.
@@ -557,23 +559,29 @@ def bootstrap_over_speakers(
         "eer": torch.full((samples,), math.nan, dtype=torch.float64),
         "min_dcf": torch.full((samples,), math.nan, dtype=torch.float64),
     }
-    zero = torch.zeros(1, dtype=torch.float64, device=scores.device)
-    for sample in range(samples):
-        drawn = torch.randint(speakers, (speakers,), generator=generator)
-        times = torch.bincount(drawn, minlength=speakers).to(scores.device)
-        weights = torch.where(
-            labels, times[enrol], times[enrol] * times[test]
-        ).double()
-        targets = torch.cumsum(weights * labels, dim=0)
-        nontargets = torch.cumsum(weights * ~labels, dim=0)
-        if targets[-1] == 0 or nontargets[-1] == 0:
-            continue
-        p_miss = torch.cat([zero, targets[last] / targets[-1]])
-        p_fa = 1.0 - torch.cat([zero, nontargets[last] / nontargets[-1]])
-        best = torch.argmin((p_fa - p_miss).abs())
-        replicates["eer"][sample] = (p_fa[best] + p_miss[best]) / 2
+    # Many draws at a time: on short lists the calls cost more than the sums.
+    block = max(1, BOOTSTRAP_BLOCK // len(ordered))
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        drawn = torch.randint(speakers, (rows, speakers), generator=generator)
+        times = torch.zeros(rows, speakers, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        times = times.to(scores.device)
+        weights = times[:, enrol]
+        weights = torch.where(labels, weights, weights * times[:, test])
+        p_miss = _weighted_shares(weights * labels, last)
+        p_fa = 1.0 - _weighted_shares(weights * ~labels, last)
+        best = torch.argmin((p_fa - p_miss).abs(), dim=1, keepdim=True)
+        eer = (p_fa.gather(1, best) + p_miss.gather(1, best)).squeeze(1) / 2
         cost, unit = _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
-        replicates["min_dcf"][sample] = cost.min() / unit
+        valid = ~(p_miss.isnan() | p_fa.isnan()).any(dim=1)
+        for name, values in (
+            ("eer", eer),
+            ("min_dcf", cost.min(dim=1).values / unit),
+        ):
+            replicates[name][start : start + rows] = torch.where(
+                valid, values, torch.full_like(values, math.nan)
+            ).cpu()
     return replicates
 
 
@@ -676,6 +684,13 @@ def _speechbrain_rates(positive_scores, negative_scores):
         misses.float() / len(positive),
         false_alarms.float() / len(negative),
     )
+
+
+def _weighted_shares(weights, last):
+    """Share of each row's weight up to each of the ``last`` columns and 0."""
+    cumulated = torch.cumsum(weights, dim=1)
+    shares = cumulated[:, last] / cumulated[:, -1:]
+    return torch.nn.functional.pad(shares, (1, 0))
 
 
 def _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa):

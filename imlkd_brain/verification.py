@@ -1,11 +1,11 @@
 """Speaker verification: trial lists, embeddings, scores, normalisation.
 
 The way from a list to scores: :func:`read_trials` checks the list and numbers
-its utterances, :func:`locate_utterances` finds their files,
+its utterances, :func:`locate_trials` finds their files,
 :func:`embed_utterances` embeds each of them once, whatever the number of
 trials it is in, and keeps it in an :class:`EmbeddingStore`,
-:func:`score_trials` gathers the two sides of each trial. Score normalisation
-needs :func:`cohort_statistics`, calibration :func:`train_calibration`.
+:func:`score_trials` gathers the two sides of each trial. :class:`Scorer` does
+the last two, with mean subtraction and score normalisation, for whole lists.
 
 A model is anything with ``embed(wavs, lens) -> (batch, dim)``, ``key``,
 ``sample_rate`` and ``source``, as :class:`imlkd_brain.teacher.SpeakerModel`.
@@ -22,6 +22,7 @@ from array import array
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -95,6 +96,44 @@ class Trials:
         return [self.utterances[index] for index in self.pairs[:, 1].tolist()]
 
 
+@dataclass(frozen=True)
+class LocatedTrials:
+    """A trial list whose audio has been found, its two sides numbered apart.
+
+    Arguments
+    ---------
+    trials : Trials
+        The list.
+    enrol_files : list of list of str
+        Files of each row of the enrolment side; several for a model of
+        several utterances.
+    test_files : list of str
+        File of each row of the test side.
+    pairs : torch.Tensor
+        Enrolment row and test row of each trial, int64, (P, 2).
+    """
+
+    trials: Trials
+    enrol_files: list
+    test_files: list
+    pairs: torch.Tensor
+
+    @cached_property
+    def enrol_speakers(self):
+        """Speaker of each enrolment row."""
+        return [speaker_of(files[0]) for files in self.enrol_files]
+
+    @cached_property
+    def test_speakers(self):
+        """Speaker of each test row."""
+        return [speaker_of(file) for file in self.test_files]
+
+    @cached_property
+    def speakers(self):
+        """The different speakers on either side, sorted."""
+        return sorted({*self.enrol_speakers, *self.test_speakers})
+
+
 def utterance_key(path):
     """The last three components of a path, without an audio suffix.
 
@@ -110,6 +149,17 @@ def utterance_key(path):
     if path.suffix.lower() in AUDIO_SUFFIXES:
         path = path.with_suffix("")
     return "/".join(path.parts[-3:])
+
+
+def speaker_of(path):
+    """The speaker, which is the folder above the session's.
+
+    Example
+    -------
+    >>> speaker_of("/data/voxceleb1/wav/id10270/5r0dWxy17C8/00001.wav")
+    'id10270'
+    """
+    return utterance_key(path).split("/")[0]
 
 
 def read_trials(path, name=None, allow_repeated_trials=False):
@@ -305,7 +355,7 @@ def find_trial_list(name, data_folder):
     )
 
 
-def locate_utterances(trials, data_folder, enrolments=None):
+def locate_trials(trials, data_folder, enrolments=None):
     """Find the audio file of every utterance of a trial list.
 
     A name is looked up as it is written, below the data folder and below the
@@ -320,13 +370,13 @@ def locate_utterances(trials, data_folder, enrolments=None):
     data_folder : str or Path
         Where the audio is; several folders with commas.
     enrolments : dict, optional
-        Utterances of each enrolment model, see :func:`read_enrolments`.
+        Utterances of each enrolment model, see :func:`read_enrolments`. A
+        name on the enrolment side that is none of them is an utterance.
 
     Returns
     -------
-    dict
-        Utterance to path of its file, for both sides, models resolved to
-        their utterances.
+    LocatedTrials
+        The list with its files.
 
     Raises
     ------
@@ -336,21 +386,25 @@ def locate_utterances(trials, data_folder, enrolments=None):
     """
     roots = _data_folders(data_folder)
     enrolments = enrolments or {}
-    test_side = torch.zeros(len(trials.utterances), dtype=torch.bool)
-    test_side[trials.pairs[:, 1]] = True
-    files, unknown = {}, {}
-    for index, key in enumerate(trials.utterances):
-        written = {member: member for member in enrolments.get(key, ())}
-        if test_side[index] or key not in enrolments:
-            written[key] = trials.spellings[index]
-        for name, spelling in written.items():
-            if name in files:
-                continue
-            path = _find_audio(spelling, roots)
-            if path is None:
-                unknown[index] = name
-            else:
-                files[name] = path
+    found, unknown = {}, {}
+
+    def files_of(row, names):
+        for name in names:
+            if name not in found:
+                found[name] = _find_audio(name, roots)
+            if found[name] is None:
+                unknown[row] = name
+        return [found[name] for name in names]
+
+    enrol_rows, enrol = torch.unique(trials.pairs[:, 0], return_inverse=True)
+    test_rows, test = torch.unique(trials.pairs[:, 1], return_inverse=True)
+    enrol_files = []
+    for row in enrol_rows.tolist():
+        members = enrolments.get(trials.utterances[row])
+        enrol_files.append(files_of(row, members or [trials.spellings[row]]))
+    test_files = [
+        files_of(row, [trials.spellings[row]])[0] for row in test_rows.tolist()
+    ]
     if unknown:
         missing = torch.zeros(len(trials.utterances), dtype=torch.bool)
         missing[list(unknown)] = True
@@ -365,7 +419,12 @@ def locate_utterances(trials, data_folder, enrolments=None):
             f"{data_folder} ({_shorten(lines)}); give the --data_folder this "
             "list was made for, or correct the list."
         )
-    return files
+    return LocatedTrials(
+        trials=trials,
+        enrol_files=enrol_files,
+        test_files=test_files,
+        pairs=torch.stack([enrol, test], dim=1),
+    )
 
 
 def _data_folders(data_folder):
@@ -615,7 +674,13 @@ def embed_utterances(
             int(max_padding_seconds * model.sample_rate),
         )
         device = next(model.parameters()).device
-        progress = tqdm(total=len(segments), desc="embedding", unit="utt")
+        progress = tqdm(
+            total=len(segments),
+            desc=f"embedding ({store.folder.name})",
+            unit="utt",
+            mininterval=1.0,
+            leave=False,
+        )
         work = ([segments[i] for i in batch] for batch in batches)
         try:
             for batch, wavs in _read_ahead(_read_batch, work, readers):
@@ -1124,3 +1189,170 @@ def read_cohort(path, data_folder, size, seed):
         drawn = random.Random(seed).sample(sorted(speaker_of), size)
         speaker_of = {wav: speaker_of[wav] for wav in drawn}
     return speaker_of
+
+
+def trial_groups(located, separator):
+    """Masks of the trials within each group of speakers.
+
+    Arguments
+    ---------
+    located : LocatedTrials
+        The list.
+    separator : str
+        A speaker's group is its name up to this.
+
+    Returns
+    -------
+    dict
+        Mask (P,) for each group with target and nontarget trials, by name.
+        Empty if there is only one group.
+    """
+    enrol, test = (
+        [speaker.split(separator)[0] for speaker in side]
+        for side in (located.enrol_speakers, located.test_speakers)
+    )
+    names = sorted({*enrol, *test})
+    if len(names) < 2:
+        return {}
+    number = {name: index for index, name in enumerate(names)}
+    enrol = torch.tensor([number[name] for name in enrol])[located.pairs[:, 0]]
+    test = torch.tensor([number[name] for name in test])[located.pairs[:, 1]]
+    groups = {}
+    for index, name in enumerate(names):
+        inside = (enrol == index) & (test == index)
+        labels = located.trials.labels[inside]
+        if labels.any() and not labels.all():
+            groups[name] = inside
+    return groups
+
+
+def check_held_out(located, sources, allow=False):
+    """Refuse to measure on speakers that something was learnt from.
+
+    Arguments
+    ---------
+    located : LocatedTrials
+        The list to be scored.
+    sources : dict
+        Speakers of each source, by a phrase such as ``the training data of
+        the model teacher``.
+    allow : bool
+        Return the reasons instead of raising them.
+
+    Returns
+    -------
+    list of str
+        A sentence for each source that holds speakers of the list.
+
+    Raises
+    ------
+    UserError
+        If a source does and ``allow`` is false.
+    """
+    reasons = []
+    for source, speakers in sources.items():
+        known = sorted(set(located.speakers) & set(speakers))
+        if known:
+            reasons.append(
+                f"{located.trials.name}: {source} holds {len(known)} of its "
+                f"{len(located.speakers)} speakers ({_shorten(known)}), so "
+                "its error rates would be too low"
+            )
+    if reasons and not allow:
+        raise UserError(
+            f"{reasons[0]}; use speakers that were held out, or go on with "
+            "--allow_training_speakers True."
+        )
+    return reasons
+
+
+class Scorer:
+    """Scores of trial lists by one model, every embedding computed once.
+
+    Arguments
+    ---------
+    model : SpeakerModel
+        On the device to use.
+    embed : callable
+        ``embed(model, paths, seconds)`` gives embeddings (N, D) and seconds
+        of speech (N,); :func:`embed_utterances` with a store and options.
+    crop_enrolment : bool
+        Crop the enrolment side too, not the test side alone.
+    cohort : sequence of str
+        Files of the cohort, embedded whole.
+    subtract_mean : bool
+        Subtract the cohort's mean embedding from all embeddings.
+    score_norm : str, optional
+        One of ``z-norm``, ``t-norm``, ``s-norm``, ``as-norm``.
+    cohort_top : int
+        Highest cohort scores that ``as-norm`` uses.
+    """
+
+    def __init__(
+        self,
+        model,
+        embed,
+        crop_enrolment=False,
+        cohort=(),
+        subtract_mean=False,
+        score_norm=None,
+        cohort_top=300,
+    ):
+        self.model = model
+        self.embed = embed
+        self.crop_enrolment = crop_enrolment
+        self.score_norm = score_norm
+        self.top = cohort_top if score_norm == "as-norm" else None
+        self.mean, self.cohort = None, None
+        if cohort:
+            self.cohort, _ = self._embed(list(cohort), None)
+            if subtract_mean:
+                self.mean = self.cohort.mean(dim=0)
+                self.cohort = self.cohort - self.mean
+
+    def score(self, located, seconds=None):
+        """Score a list at one duration of test speech.
+
+        Arguments
+        ---------
+        located : LocatedTrials
+            The list.
+        seconds : float, optional
+            Length of the crop; whole utterances without it.
+
+        Returns
+        -------
+        scores : torch.Tensor
+            (P,), on the CPU.
+        speech : tuple of torch.Tensor
+            Seconds of speech on the enrolment and the test side, (P,) each.
+        """
+        pairs = located.pairs
+        flat = [file for files in located.enrol_files for file in files]
+        members, end = [], 0
+        for files in located.enrol_files:
+            members.append(list(range(end, end + len(files))))
+            end += len(files)
+        crop = seconds if self.crop_enrolment else None
+        enrol, enrol_speech = self._embed(flat, crop)
+        test, test_speech = self._embed(located.test_files, seconds)
+        if self.mean is not None:
+            enrol, test = enrol - self.mean, test - self.mean
+        enrol = enrol_models(enrol, members)
+        scores = score_trials(enrol, test, pairs)
+        if self.score_norm:
+            scores = normalise_scores(
+                scores,
+                pairs,
+                cohort_statistics(enrol, self.cohort, self.top),
+                cohort_statistics(test, self.cohort, self.top),
+                self.score_norm,
+            )
+        enrol_speech = torch.stack([enrol_speech[m].sum() for m in members])
+        speech = enrol_speech[pairs[:, 0]], test_speech[pairs[:, 1]]
+        return scores.cpu(), speech
+
+    def _embed(self, files, seconds):
+        """Embeddings on the model's device, and seconds of speech."""
+        embeddings, speech = self.embed(self.model, files, seconds)
+        return embeddings.to(next(self.model.parameters()).device), speech
