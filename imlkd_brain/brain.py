@@ -227,8 +227,9 @@ class IMLKDBrain(sb.Brain):
         return getattr(self.hparams, "dev_trials", None)
 
     def _dev_eer(self, seconds):
-        """Dev EER in percent at a duration; 50 if debug mode saw too little."""
+        """Dev EER in percent, test side cropped; 50 if debug saw too little."""
         embeddings = self.embeddings[seconds]
+        enrolments = self.embeddings[self.hparams.valid_durations[0]]
         names, pairs = self.trials.utterances, self.trials.pairs
         # Debug mode embeds a few batches only.
         seen = torch.tensor([name in embeddings for name in names])
@@ -239,8 +240,11 @@ class IMLKDBrain(sb.Brain):
             logger.info("Too few dev trials in debug mode: EER set to 50 %%.")
             return 50.0
         blank = torch.zeros_like(next(iter(embeddings.values())))
-        matrix = torch.stack([embeddings.get(name, blank) for name in names])
-        scores = score_trials(matrix, matrix, pairs)
+        enrol, test = (
+            torch.stack([side.get(name, blank) for name in names])
+            for side in (enrolments, embeddings)
+        )
+        scores = score_trials(enrol, test, pairs)
         return 100 * EER(scores[labels], scores[~labels])[0]
 
     # Bookkeeping --------------------------------------------------------
@@ -342,7 +346,8 @@ class IMLKDBrain(sb.Brain):
     def _track_gradient_shares(self, weighted):
         """Each term's share of the gradient norm at the student's weights."""
         parameters = [
-            p for p in self.modules.embedding_model.parameters()
+            p
+            for p in self.modules.embedding_model.parameters()
             if p.requires_grad
         ]
         for name, share in gradient_shares(weighted, parameters).items():

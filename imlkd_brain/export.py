@@ -82,9 +82,7 @@ def export_inference_folder(
     # YAML holds a constructor (!name:) that inference needs as an object.
     classifier_node = description["classifier"]
     tag = classifier_node.tag.value
-    classifier_node.yaml_set_ctag(
-        Tag(suffix=tag.replace("!name:", "!new:", 1))
-    )
+    classifier_node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
     classifier_node["out_neurons"] = len(label_encoder)
     # SpeakerRecognition asks for this module even where it is not used.
     description["mean_var_norm_emb"] = _new(

@@ -200,6 +200,76 @@ def score_histogram(path, panels, title):
     _save(figure, path)
 
 
+def training_curves(path, curves):
+    """Draw dev EER against updates and against time, a line a method.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    curves : pandas.DataFrame
+        Columns method, updates, minutes and eer (percent); runs of one method
+        are averaged at equal updates.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    groups = curves.groupby("method", sort=False)
+    for number, (method, rows) in enumerate(groups):
+        mean = rows.groupby("updates")[["minutes", "eer"]].mean()
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": LINE_STYLES[number // len(COLOURS) % 4],
+            "label": method,
+        }
+        axes[0].plot(mean.index, mean["eer"], **style)
+        axes[1].plot(mean["minutes"], mean["eer"], **style)
+    for panel, name in zip(axes, ("Updates", "Minutes of training")):
+        panel.set_xlabel(name)
+        panel.grid(color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("Dev EER (%), mean of durations")
+    figure.legend(loc="outside right center", frameon=False)
+    _save(figure, path)
+
+
+def method_dots(path, rows, methods):
+    """Draw each method's EER at each duration: a dot a run, a bar the mean.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    rows : pandas.DataFrame
+        Columns method, duration and eer (percent), one row a run.
+    methods : list of str
+        In the order to draw, from the top.
+    """
+    from matplotlib.figure import Figure
+
+    durations = list(dict.fromkeys(rows["duration"]))
+    figure = Figure(
+        figsize=(1.8 + 2.2 * len(durations), 1.2 + 0.32 * len(methods)),
+        layout="constrained",
+    )
+    panels = figure.subplots(1, len(durations), sharey=True, squeeze=False)[0]
+    for panel, duration in zip(panels, durations):
+        for place, method in enumerate(methods):
+            chosen = (rows["method"] == method) & (rows["duration"] == duration)
+            values = rows.loc[chosen, "eer"]
+            colour = COLOURS[place % len(COLOURS)]
+            panel.plot(values, [place] * len(values), "o", color=colour, ms=4)
+            panel.plot(values.mean(), place, "|", color="0.1", ms=16, mew=2)
+        panel.set_title(duration)
+        panel.set_xlabel("EER (%)")
+        panel.grid(axis="x", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    _save(figure, path)
+
+
 def _names(conditions):
     """Models and durations of (model, duration) keys, in order."""
     models = list(dict.fromkeys(model for model, _ in conditions))

@@ -1,0 +1,34 @@
+# Everything runs in its own environment, .venv, made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE := recipes/VoxCeleb/IMLKD
+
+.PHONY: demo test lint bench upstream-check clean
+
+demo: .venv/demo
+	cd $(RECIPE) && ../../../$(BIN)/python demo.py
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint -s -c .yamllint.yaml hparams
+	$(BIN)/codespell --skip='./.git,./.venv,*/data,*/results,*.csv' .
+
+bench: .venv/dev
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+# SpeechBrain's own static checks, from a git checkout: make upstream-check
+# SPEECHBRAIN=/path/to/speechbrain
+upstream-check: .venv/dev
+	$(BIN)/python tests/upstream/check.py $(SPEECHBRAIN)
+
+.venv/%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[$*]"
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Compares methods over speaker folds and seeds, and reports them like a paper.
+
+To run it on MiniVox:
+> python compare.py hparams/minivox/compare.yaml
+
+Each (pair, fold, seed) trains one teacher and then every method on the same
+data order, chunks, augmentation and initialisation. Runs go in parallel; what
+is done is skipped, so that an interrupted comparison goes on where it was.
+Results: <output_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
+
+Authors
+    * IML-KD contributors
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from voxceleb_prepare import prepare_voxceleb
+
+import speechbrain as sb
+from imlkd_brain.comparison import (
+    collect_runs,
+    dev_table,
+    read_curves,
+    run_folder,
+    write_report,
+)
+from imlkd_brain.dataio import load_hyperparameters
+from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.plots import require_matplotlib
+from imlkd_brain.teacher import INFERENCE
+from speechbrain.utils.distributed import infer_device
+
+
+def plan(hparams):
+    """Lists every training as a dict: name, folder, command and dependency."""
+    jobs = []
+    for pair, models in hparams["pairs"].items():
+        for run in hparams["runs"]:
+            place = run_folder(hparams["output_folder"], pair, run)
+            shared = {
+                "seed": run["seed"],
+                "data_folder": hparams["data_folder"],
+                "train_annotation": place / "csv" / "train.csv",
+                "valid_annotation": place / "csv" / "dev.csv",
+                "valid_trials": fold_list(hparams, run, "dev"),
+                "skip_prep": True,
+            }
+            teacher = {
+                **shared,
+                **hparams["teacher_overrides"],
+                **(models.get("teacher") or {}),
+                "output_folder": place / "teacher",
+            }
+            jobs.append(
+                job(hparams, "train_teacher", place / "teacher", teacher, None)
+            )
+            for name, overrides in hparams["methods"].items():
+                student = {
+                    **shared,
+                    **hparams["student_overrides"],
+                    **(models.get("student") or {}),
+                    **overrides,
+                    "teacher_folder": place / "teacher",
+                    "output_folder": place / name,
+                }
+                depends = place / "teacher"
+                jobs.append(
+                    job(
+                        hparams, "train_student", place / name, student, depends
+                    )
+                )
+    return jobs
+
+
+def job(hparams, recipe, folder, overrides, depends):
+    """Describes one training."""
+    command = [sys.executable, "train_kd.py", hparams[recipe]]
+    for key, value in overrides.items():
+        # The command line splits at `=`, so values are given by themselves.
+        text = value if isinstance(value, str) else json_or_path(value)
+        command += [f"--{key}", text]
+    command.append("--noprogressbar")
+    if hparams["device"]:
+        command += ["--device", hparams["device"]]
+    return {"folder": folder, "command": command, "depends": depends}
+
+
+def json_or_path(value):
+    """Writes an override's value as YAML reads it."""
+    return str(value) if isinstance(value, Path) else json.dumps(value)
+
+
+def fold_list(hparams, run, part):
+    """The trial list of a fold, dev or test."""
+    folder = Path(hparams["data_folder"], "trials")
+    path = folder / f"fold{run['fold']}_{part}.txt"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: missing; build the corpus with `python -m "
+            f"imlkd_brain.minivox --data_folder {hparams['data_folder']}`, or "
+            "correct `runs` in the YAML."
+        )
+    return path
+
+
+def is_done(folder):
+    """Whether a training has exported its model."""
+    return (folder / INFERENCE / "hyperparams.yaml").is_file()
+
+
+def prepare_folds(hparams):
+    """Prepares the annotations of every fold once."""
+    for pair in hparams["pairs"]:
+        for run in hparams["runs"]:
+            place = run_folder(hparams["output_folder"], pair, run)
+            prepare_voxceleb(
+                data_folder=str(hparams["data_folder"]),
+                save_folder=str(place / "csv"),
+                verification_pairs_file=str(fold_list(hparams, run, "test")),
+                splits=["train", "dev"],
+                random_segment=True,
+                dev_pairs_file=str(fold_list(hparams, run, "dev")),
+            )
+
+
+def run_jobs(hparams, jobs):
+    """Runs the trainings in parallel, each after its teacher.
+
+    A failed training does not stop the others; what failed is said at the
+    end.
+    """
+    waiting = [j for j in jobs if not is_done(j["folder"])]
+    running, failed = [], []
+    bar = tqdm(
+        total=len(jobs),
+        initial=len(jobs) - len(waiting),
+        desc="trainings",
+        dynamic_ncols=True,
+    )
+    try:
+        while waiting or running:
+            for process, current in list(running):
+                if process.poll() is None:
+                    continue
+                running.remove((process, current))
+                bar.update()
+                if process.returncode or not is_done(current["folder"]):
+                    failed.append(current["folder"])
+            blocked = [j for j in waiting if j["depends"] in failed]
+            failed += [j["folder"] for j in blocked]
+            waiting = [j for j in waiting if j not in blocked]
+            ready = [
+                j
+                for j in waiting
+                if j["depends"] is None or is_done(j["depends"])
+            ]
+            for current in ready[: hparams["jobs"] - len(running)]:
+                waiting.remove(current)
+                running.append((start(hparams, current), current))
+                bar.set_postfix_str("/".join(current["folder"].parts[-2:]))
+            time.sleep(0.2)
+    except BaseException:
+        for process, _ in running:
+            process.send_signal(signal.SIGINT)
+        for process, _ in running:
+            process.wait()
+        raise
+    finally:
+        bar.close()
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} trainings failed (first: "
+            f"{failed[0]}, see its output.txt); the others are kept, run the "
+            "same command again when the cause is removed."
+        )
+
+
+def start(hparams, current):
+    """Starts one training with its share of the cores."""
+    current["folder"].mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(hparams["threads"]),
+    }
+    with open(current["folder"] / "output.txt", "a") as output:
+        return subprocess.Popen(
+            current["command"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def main(argv):
+    """Trains, scores and reports."""
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    hparams["device"] = run_opts.device
+    sb.core.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    if hparams["plots"]:
+        require_matplotlib()
+    prepare_folds(hparams)
+    run_jobs(hparams, plan(hparams))
+    curves = read_curves(
+        hparams["output_folder"],
+        hparams["pairs"],
+        hparams["runs"],
+        hparams["methods"],
+    )
+    if hparams["evaluate"] == "dev":
+        # Tuning: nothing of the test speakers is looked at.
+        table = dev_table(curves)
+        table.to_csv(Path(hparams["output_folder"], "dev.csv"), index=False)
+        print(table.round(2).to_string(index=False))
+        return
+    rows, replicates = collect_runs(
+        hparams,
+        lambda run: fold_list(hparams, run, "test"),
+        run_opts.device or infer_device(),
+    )
+    about = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{run_opts.device or infer_device()}, torch {torch.__version__}",
+        "command": f"python compare.py {' '.join(argv)}",
+    }
+    print(write_report(hparams, rows, replicates, curves, about))
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main(sys.argv[1:])
