@@ -190,7 +190,9 @@ class IMLKDBrain(sb.Brain):
         first = embeddings[self.hparams.valid_durations[0]]
         cosines = self.modules.classifier(first).squeeze(1)
         for seconds, values in embeddings.items():
-            for utterance, value in zip(batch.utterance, values.squeeze(1)):
+            for utterance, value in zip(
+                batch.utterance, values.squeeze(1), strict=False
+            ):
                 self.embeddings[seconds][utterance] = value.float().cpu()
         return cosines
 
@@ -201,7 +203,7 @@ class IMLKDBrain(sb.Brain):
             return wavs, lens
         n_crop = int(seconds * self.hparams.sample_rate)
         crops = []
-        for wav, length, name in zip(wavs, lens, batch.id):
+        for wav, length, name in zip(wavs, lens, batch.id, strict=False):
             n_samples = int(round(float(length) * len(wav)))
             start = random.Random(f"{name}/{seconds}").randint(
                 0, max(0, n_samples - n_crop)
@@ -401,7 +403,7 @@ def batchnorm_policy(module, policy):
                 norm.eval()
         yield
     finally:
-        for norm, momentum in zip(norms, momenta):
+        for norm, momentum in zip(norms, momenta, strict=False):
             norm.momentum = momentum
             norm.train(module.training)
 

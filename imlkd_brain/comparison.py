@@ -444,6 +444,7 @@ def _sizes(hparams, methods):
                 zip(
                     ("parameters", "macs"),
                     model_size(load_speaker_model(folder / name)),
+                    strict=False,
                 )
             )
             for name in methods

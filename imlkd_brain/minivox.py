@@ -34,8 +34,8 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
-import threading
 import time
 import zipfile
 from collections import defaultdict
@@ -168,6 +168,7 @@ DEFAULT_PACKS = (
 )
 TINY_PACKS = ("klettres",)
 AUDIO_SUFFIXES = (".ogg", ".opus", ".wav")
+PARTS = ("wav", "licences", "trials")  # folders of a finished corpus
 
 
 # ---------------------------------------------------------------------------
@@ -577,6 +578,8 @@ def _spread(files, count, draw):
 def write_trials(folder, utterances, splits, tiny):
     """Write ``test.txt``, ``dev.txt`` and, but for tiny, a pair per fold.
 
+    A fold in which the packs at hand have no such speakers gets no file.
+
     Arguments
     ---------
     folder : pathlib.Path
@@ -606,6 +609,8 @@ def write_trials(folder, utterances, splits, tiny):
                 for speaker, files in utterances.items()
                 if parts[speaker] == part
             }
+            if not held_out:
+                continue  # a fold in which none of the packs has a part
             trials = make_trials(held_out, per_speaker, targets, nontargets)
             text = "".join(" ".join(trial) + "\n" for trial in trials)
             names = [] if tiny else [f"fold{fold}_{part}.txt"]
@@ -654,7 +659,7 @@ def fetch_packages(packages, cache, deb_dir=None):
         return _debs_in(deb_dir, packages)
     debs = cache / "debs"
     debs.mkdir(parents=True, exist_ok=True)
-    # Only whole, verified files are ever renamed into that folder.
+    # A download is in `.partial` until it is checked: only whole, verified files are ever renamed into that folder.
     found = {
         name: path
         for name in packages
@@ -728,20 +733,23 @@ def _apt_download(missing, packages, cache, debs):
         if component != "main":
             chosen = _component_options(options, cache / "apt", component)
             _, _, complaint = _apt(chosen, "update")
-        code, listing, error = _apt(chosen, "--print-uris", "download", *names)
-        wanted = re.findall(
-            r"^'([^']+)' (\S+) (\d+) SHA256:(\w+)$", listing, re.MULTILINE
-        )
-        gone = set(names) - {name.split("_")[0] for _, name, _, _ in wanted}
-        if gone:
-            reason = (error.strip() or complaint.strip()).splitlines()
-            raise UserError(
-                f"apt offers no package {', '.join(sorted(gone))} "
-                f"({reason[-1] if reason else 'no reason given'}); check the "
-                "network and the sources in /etc/apt, or get the .deb from "
-                "another Debian machine and give its folder with --deb-dir."
+        _, listing, error = _apt(chosen, "--print-uris", "download", *names)
+        wanted = {
+            file.split("_")[0]: (file, int(size), digest)
+            for file, size, digest in re.findall(
+                r"^'[^']+' (\S+) (\d+) SHA256:(\w+)$", listing, re.MULTILINE
             )
-        found.update(_apt_get_files(chosen, names, wanted, debs))
+        }
+        gone = [name for name in names if name not in wanted]
+        if gone:
+            reasons = filter(None, (_last_line(complaint), _last_line(error)))
+            raise UserError(
+                f"apt offers no package {', '.join(gone)} "
+                f"({'; '.join(reasons)}); check the network and the sources "
+                "in /etc/apt, or get the .deb on another Debian machine and "
+                "give its folder with --deb-dir."
+            )
+        found.update(_apt_get_files(chosen, wanted, debs))
     return found
 
 
@@ -795,63 +803,103 @@ def _component_options(options, state, component):
     ]
 
 
-def _apt_get_files(options, names, wanted, debs):
-    """Let apt download into a scratch folder, then check and rename."""
+def _apt_get_files(options, wanted, debs):
+    """Let apt download into a scratch folder; keep what arrived whole.
+
+    Arguments
+    ---------
+    options : list of str
+        For apt-get.
+    wanted : dict
+        Package name to (file name, bytes, SHA-256).
+    debs : pathlib.Path
+        Where whole files go.
+
+    Returns
+    -------
+    dict
+        Package name to path.
+    """
     scratch = debs / ".partial"
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(exist_ok=True)
+    # An interrupted download may have left whole files.
+    found = _keep_whole(wanted, scratch, debs)
+    left = {name: wanted[name] for name in wanted if name not in found}
+    shutil.rmtree(scratch)
+    if not left:
+        return found
     scratch.mkdir()
-    total = sum(int(size) for _, _, size, _ in wanted)
+    total = sum(size for _, size, _ in left.values())
     free = shutil.disk_usage(debs).free
+    # The packages, what they unpack to, and the corpus made of them.
     if free < 4 * total:
         raise UserError(
             f"{debs}: {free / 1e9:.1f} GB are free and about "
             f"{4 * total / 1e9:.1f} GB are needed to download and unpack "
-            f"{', '.join(names)}; free some space or choose another "
+            f"{', '.join(left)}; free some space or choose another "
             "--data_folder."
         )
     process = subprocess.Popen(
-        ["apt-get", "-q", *options, "download", *names],
+        ["apt-get", "-q", *options, "download", *left],
         cwd=scratch,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "LC_ALL": "C"},
     )
-    complaint = []
-    reader = threading.Thread(
-        target=lambda: complaint.append(process.stderr.read()), daemon=True
-    )
-    reader.start()
-    with tqdm(total=total, unit="B", unit_scale=True, desc="download") as bar:
-        while process.poll() is None:
-            time.sleep(0.2)
-            here = sum(file.stat().st_size for file in scratch.glob("*.deb"))
-            bar.update(min(here, total) - bar.n)
-        bar.update(total - bar.n if process.returncode == 0 else 0)
-    reader.join()
+    with (
+        tqdm(total=total, unit="B", unit_scale=True, desc="download") as bar,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        try:
+            complaint = reader.submit(process.stderr.read)
+            while process.poll() is None:
+                time.sleep(0.2)
+                files = [scratch / file for file, _, _ in left.values()]
+                here = sum(f.stat().st_size for f in files if f.exists())
+                bar.update(min(here, total) - bar.n)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+    found.update(_keep_whole(left, scratch, debs))
+    broken = [name for name in left if name not in found]
+    if broken:
+        reason = _last_line(complaint.result()) or "size or SHA256 differ"
+        raise UserError(
+            f"{', '.join(broken)} did not arrive whole ({reason}); run the "
+            "same command again, what did arrive is kept."
+        )
+    return found
+
+
+def _keep_whole(wanted, scratch, debs):
+    """Move files of the right size and SHA-256 from ``scratch`` to ``debs``."""
     found = {}
-    for _, file, size, digest in wanted:
+    for name, (file, size, digest) in wanted.items():
         path = scratch / file
         if (
-            not path.exists()
-            or path.stat().st_size != int(size)
-            or sha256_of(path) != digest
+            path.exists()
+            and path.stat().st_size == size
+            and sha256_of(path) == digest
         ):
-            reason = complaint[0].strip().splitlines() if complaint else []
-            raise UserError(
-                f"{file} did not arrive whole "
-                f"({reason[-1] if reason else 'size or SHA256 differ'}); run "
-                "the same command again, what did arrive is kept."
-            )
-        os.replace(path, debs / file)
-        found[file.split("_")[0]] = debs / file
+            os.replace(path, debs / file)
+            found[name] = debs / file
     return found
+
+
+def _last_line(text):
+    """The last line of a program's complaint, empty if there is none."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def sha256_of(path):
     """SHA-256 of a file, as hex digits."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def unpack(debs, folder):
@@ -874,11 +922,11 @@ def unpack(debs, folder):
                 text=True,
             )
             if answer.returncode:
-                reason = answer.stderr.strip().splitlines()
+                reason = _last_line(answer.stderr) or "no reason given"
                 raise UserError(
                     f"{debs[name]}: dpkg-deb cannot unpack it "
-                    f"({reason[-1] if reason else 'no reason given'}); delete "
-                    "the file and run the same command again."
+                    f"({reason}); delete the file and run the same command "
+                    "again."
                 )
             os.rename(partial, place)
         return name, place / "usr" / "share"
@@ -958,11 +1006,23 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
     """
     data_folder = Path(data_folder)
     packs = _known_packs(TINY_PACKS if tiny else packs)
+    splits = {
+        name: row
+        for name, row in read_splits().items()
+        if name.split("-")[0] in packs and (row["tiny"] or not tiny)
+    }
+    parts = roles(splits, None if tiny else 0)
+    if not {"test", "dev"} <= set(parts.values()):
+        raise UserError(
+            f"--packs {' '.join(packs)}: the default split has no test or no "
+            "dev speakers in these packs; add one of tuxpaint, klettres, "
+            "ktuberling."
+        )
     options = {
         "format": FORMAT,
         "tiny": tiny,
         "packs": packs,
-        "splits": sha256_of(SPLITS_FILE),
+        "splits": hashlib.sha256(json.dumps(splits).encode()).hexdigest(),
     }
     manifest = _finished(data_folder, options)
     if manifest:
@@ -970,12 +1030,7 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
         return manifest
 
     work = data_folder / ".building"
-    _keep_or_drop(work, options)
-    splits = {
-        name: row
-        for name, row in read_splits().items()
-        if name.split("-")[0] in packs and (row["tiny"] or not tiny)
-    }
+    _keep_or_drop(data_folder, work, options)
     packages = {
         package: PACKS[pack].component
         for pack in packs
@@ -1003,7 +1058,6 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
         for speaker in splits
     }
     counts = write_trials(work / "trials", utterances, splits, tiny)
-    parts = roles(splits, None if tiny else 0)
     manifest = {
         "options": options,
         "speakers": {
@@ -1025,8 +1079,7 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
         "trials": counts,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    for name in ("wav", "licences", "trials"):
-        shutil.rmtree(data_folder / name, ignore_errors=True)
+    for name in PARTS:
         os.rename(work / name, data_folder / name)
     write_json(data_folder / "manifest.json", manifest)
     shutil.rmtree(work)
@@ -1068,11 +1121,21 @@ def _finished(data_folder, options):
     return manifest
 
 
-def _keep_or_drop(work, options):
+def _keep_or_drop(data_folder, work, options):
     """Go on in a working folder of the same options, else start it anew."""
+    there = [name for name in PARTS if (data_folder / name).exists()]
+    if not work.exists() and there:
+        raise UserError(
+            f"{data_folder}: {', '.join(there)} there and no manifest.json, so "
+            "this is no MiniVox; choose another --data_folder, this one is "
+            "left as it is."
+        )
     path = work / "options.json"
     if path.exists() and json.loads(path.read_text("utf-8")) == options:
         print(f"going on with the unfinished build in {work}")
+        # An interrupt among the last renames: take those back.
+        for name in there:
+            os.rename(data_folder / name, work / name)
         return
     if work.exists():
         print(f"{work} was begun with other options; starting anew")
@@ -1107,7 +1170,10 @@ def _build_speakers(packs, trees, splits, tiny, work):
     ]
     # The large voices first, so that no process ends long after the other.
     left.sort(key=lambda job: -len(job[1]))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    # Ctrl-C is the parent's to report; it ends its workers.
+    with multiprocessing.get_context("spawn").Pool(
+        2, signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
         total = sum(len(job[1]) for job in left)
         with tqdm(total=total, unit="clip", desc="decode") as bar:
             for row in pool.imap_unordered(_build_one, left):
@@ -1208,7 +1274,6 @@ def main(arguments=None):
     parser.add_argument(
         "--packs",
         nargs="+",
-        default=list(DEFAULT_PACKS),
         metavar="PACK",
         help=f"of {', '.join(PACKS)}; all but uqm, which is non-free, "
         "if not given",
@@ -1218,9 +1283,10 @@ def main(arguments=None):
         help="a folder with the .deb files, for machines without apt",
     )
     chosen = parser.parse_args(arguments)
-    manifest = build(
-        chosen.data_folder, chosen.packs, chosen.tiny, chosen.deb_dir
-    )
+    if chosen.tiny and chosen.packs:
+        raise UserError("--tiny is klettres alone; leave --packs out with it.")
+    packs = chosen.packs or DEFAULT_PACKS
+    manifest = build(chosen.data_folder, packs, chosen.tiny, chosen.deb_dir)
     print(f"\nMiniVox in {chosen.data_folder}")
     print(summary(chosen.data_folder, manifest))
     print(

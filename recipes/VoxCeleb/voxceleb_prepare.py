@@ -23,10 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import soundfile
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 OPT_FILE = "opt_voxceleb_prepare.json"
@@ -134,7 +134,7 @@ def prepare_voxceleb(
             "trial list and none was given; give one, or leave 'test' out of "
             "splits."
         )
-    if not (isinstance(seg_dur, (int, float)) and seg_dur > 0):
+    if not (isinstance(seg_dur, int | float) and seg_dur > 0):
         raise UserError(f"seg_dur: {seg_dur!r} should be seconds above 0.")
     dev_share = _dev_share(split_ratio)
     if source is not None:

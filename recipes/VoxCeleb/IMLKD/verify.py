@@ -25,17 +25,17 @@ import platform
 import sys
 from pathlib import Path
 
-import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import infer_device
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+import speechbrain as sb
 from imlkd_brain import plots, reports, verification
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.metrics import det_points
 from imlkd_brain.teacher import load_speaker_model
+from speechbrain.utils.distributed import infer_device
+from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
