@@ -101,10 +101,30 @@ def _klettres_voice(path):
     return found.group(1) if found else None
 
 
+# Some languages of ktuberling were read by several people, theme by theme: the
+# median pitch of the themes tells them apart (man and woman). Themes that mix
+# voices, or differ from the rest of the language, are left out (None).
+KTUBERLING_THEMES = {
+    "ca": {"classic": "ca_m", "pizzeria": "ca_m"},
+    "da": {"classic": None, "xmas": None},
+    "en": {"pizzeria": None},
+    "fr": {"robin": None},
+    "ru": {"classic": None, "tv": None, "xmas": None},
+}
+
+
 def _ktuberling_voice(path):
-    """``ktuberling/sounds/<language>/*``; ``sr@*`` are copies of ``sr``."""
-    found = re.search(r"^ktuberling/sounds/(\w+)/.*\.(?:ogg|opus|wav)$", path)
-    return found.group(1) if found else None
+    """``ktuberling/sounds/<language>/[<theme>_]<name>.*``.
+
+    No theme is called classic here. ``sr@*`` are copies of ``sr``.
+    """
+    found = re.search(
+        r"^ktuberling/sounds/(\w+)/(?:([a-z]+)_)?[^/]*\.(?:ogg|opus|wav)$", path
+    )
+    if not found:
+        return None
+    language, theme = found.group(1), found.group(2) or "classic"
+    return KTUBERLING_THEMES.get(language, {}).get(theme, language)
 
 
 def _fillets_voice(path):
