@@ -4,9 +4,9 @@ Shapes: logits (B, C), already scaled (30 times the cosine, without margin),
 embeddings (B, D). ``p = softmax(z / tau)`` and ``P`` the matrix of its rows;
 ``_s`` is the student, ``_t`` the teacher. No gradient reaches the teacher.
 
-Everything here runs in float32 or better, also under the caller's autocast.
-The relational terms (class, batch, correlation) accumulate in float64 and are
-written with ``D = P_s - P_t``, so that value and gradient stay right when the
+Autocast of the caller does not reach these losses. Those of logits compute in
+float64 (float32 where the device has no other) and return float32 or better:
+they are differences of posteriors, small against what is subtracted when the
 student comes close to its teacher.
 
 Reference
@@ -40,22 +40,28 @@ ETA_SCHEDULES = ("constant", "linear", "cosine")
 _RELATIONAL = ("class", "batch", "multi_level", "correlation")
 
 
-def _full_precision(loss):
-    """Run a loss with autocast off, on float32 or better, teacher detached."""
+def _in_float64(loss):
+    """Run a loss of logits in float64, autocast off, the teacher detached."""
 
     @functools.wraps(loss)
-    def wrapper(student, teacher, *args, **kwargs):
-        dtype = torch.promote_types(student.dtype, torch.float32)
-        with torch.autocast(student.device.type, enabled=False):
+    def wrapper(student_logits, teacher_logits, *args, **kwargs):
+        device = student_logits.device.type
+        widest = torch.float32 if device == "mps" else torch.float64
+        with torch.autocast(device, enabled=False):
             value = loss(
-                student.to(dtype), teacher.detach().to(dtype), *args, **kwargs
+                student_logits.to(widest),
+                teacher_logits.detach().to(widest),
+                *args,
+                **kwargs,
             )
-            return value.to(dtype)
+        return value.to(
+            torch.promote_types(student_logits.dtype, torch.float32)
+        )
 
     return wrapper
 
 
-@_full_precision
+@_in_float64
 def instance_loss(student_logits, teacher_logits, temperature):
     """Posteriors of each utterance: ``tau^2 * mean_i KL(p_t,i || p_s,i)``.
 
@@ -94,7 +100,6 @@ def instance_loss(student_logits, teacher_logits, temperature):
 vanilla_kd_loss = instance_loss
 
 
-@_full_precision
 def embedding_loss(student, teacher, projection=None):
     """Direction of the embeddings: ``mean_i |n(W e_s,i) - n(e_t,i)|^2``.
 
@@ -127,19 +132,22 @@ def embedding_loss(student, teacher, projection=None):
     >>> embedding_loss(student, torch.tensor([[0.0, 5.0]]))
     tensor(2.)
     """
-    if projection is not None:
-        student = projection(student)
-    if student.shape != teacher.shape:
-        raise UserError(
-            f"The student's embeddings are {tuple(student.shape)} and the "
-            f"teacher's {tuple(teacher.shape)}: give the embedding term a "
-            "projection from the one dimension to the other."
-        )
-    difference = F.normalize(student, dim=1) - F.normalize(teacher, dim=1)
-    return difference.square().sum(1).mean()
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = student.to(dtype), teacher.detach().to(dtype)
+        if projection is not None:
+            student = projection(student)
+        if student.shape != teacher.shape:
+            raise UserError(
+                f"The student's embeddings are {tuple(student.shape)} and the "
+                f"teacher's {tuple(teacher.shape)}: give the embedding term a "
+                "projection from the one dimension to the other."
+            )
+        difference = F.normalize(student, dim=1) - F.normalize(teacher, dim=1)
+        return difference.square().sum(1).mean()
 
 
-@_full_precision
+@_in_float64
 def class_loss(student_logits, teacher_logits, temperature):
     """Relations between classes: ``|P_t' P_t - P_s' P_s|_F^2 / C``.
 
@@ -181,7 +189,7 @@ def class_loss(student_logits, teacher_logits, temperature):
     return 2 * (squared + (cross * cross.T).sum()) / mean.shape[1]
 
 
-@_full_precision
+@_in_float64
 def batch_loss(student_logits, teacher_logits, temperature):
     """Relations between utterances: ``|P_t P_t' - P_s P_s'|_F^2 / B``.
 
@@ -252,7 +260,7 @@ def multi_level_kd_loss(
     )
 
 
-@_full_precision
+@_in_float64
 def decoupled_kd_loss(
     student_logits, teacher_logits, target, alpha, beta, temperature=1
 ):
@@ -304,7 +312,7 @@ def decoupled_kd_loss(
     return temperature**2 * (alpha * binary + beta * others).mean()
 
 
-@_full_precision
+@_in_float64
 def dist_loss(student_logits, teacher_logits, temperature, beta, gamma):
     """DIST: Pearson correlation within utterances and within classes.
 
@@ -714,9 +722,7 @@ def gradient_shares(weighted_terms, parameters, retain_graph=True):
 
 
 def _posteriors(logits, temperature):
-    """``softmax(z / tau)`` in float64, where the device has it."""
-    if logits.device.type != "mps":
-        logits = logits.double()
+    """``P``, the rows ``softmax(z / tau)``, shape (B, C)."""
     return torch.softmax(logits / temperature, dim=1)
 
 
@@ -784,12 +790,14 @@ def _read_method(method, methods):
         )
     weights = {}
     for name, branches in methods.items():
+        _check_mapping(f"method {name}", branches)
         for branch, terms in (branches or {}).items():
             if branch not in BRANCHES:
                 raise UserError(
                     f"Method {name} has a branch {branch!r}, but a branch is "
                     f"one of {', '.join(BRANCHES)}."
                 )
+            _check_mapping(f"{branch} of method {name}", terms)
             for term, weight in (terms or {}).items():
                 if term not in TERMS:
                     raise UserError(
@@ -800,6 +808,16 @@ def _read_method(method, methods):
                 if name == method and weight > 0:
                     weights[f"{branch}/{term}"] = weight
     return weights
+
+
+def _check_mapping(key, value):
+    """Refuse what is neither a mapping nor left empty."""
+    if value is not None and not isinstance(value, dict):
+        raise UserError(
+            f"{key} is {value!r}, but must be a mapping such as "
+            "{raw: {instance: 1.0}} for a method or {instance: 1.0} for a "
+            "branch."
+        )
 
 
 def _check_number(key, value, above=None):
