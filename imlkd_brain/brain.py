@@ -75,7 +75,7 @@ class IMLKDBrain(sb.Brain):
             return self._valid_loss(predictions, batch)
         target = self._target(batch)
         cosines = predictions["raw"][0]
-        loss = self.hparams.compute_cost(
+        loss = self.modules.compute_cost(
             cosines.float().unsqueeze(1), target.unsqueeze(1)
         )
         correct = cosines.detach().argmax(-1) == target
@@ -219,7 +219,7 @@ class IMLKDBrain(sb.Brain):
         target = batch.spk_id_encoded.data.squeeze(1)
         wrong = cosines.argmax(-1) != target
         self._track("error_rate", wrong.float().mean(), len(target))
-        return self.hparams.compute_cost(
+        return self.modules.compute_cost(
             cosines.float().unsqueeze(1), target.unsqueeze(1)
         )
 
@@ -314,14 +314,9 @@ class IMLKDBrain(sb.Brain):
             "updates": self.optimizer_step,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
-        self.hparams.train_logger.log_stats(
-            stats_meta=meta,
-            train_stats=self.train_stats,
-            valid_stats=valid_stats,
-        )
-        if getattr(self.hparams, "use_tensorboard", False):
-            self.hparams.tensorboard_logger().log_stats(
-                stats_meta={"epoch": epoch},
+        for stats_logger in self.hparams.loggers:
+            stats_logger.log_stats(
+                stats_meta=meta,
                 train_stats=self.train_stats,
                 valid_stats=valid_stats,
             )
@@ -337,7 +332,7 @@ class IMLKDBrain(sb.Brain):
 
     def _measuring(self):
         """Whether this step pays for gradient shares and completeness."""
-        interval = getattr(self.hparams, "measure_interval", 0)
+        interval = self.hparams.measure_interval
         return interval > 0 and self.optimizer_step % interval == 0
 
     def _track(self, name, value, weight=1):

@@ -28,7 +28,7 @@ import torch
 from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
-from imlkd_brain.brain import IMLKDBrain
+from imlkd_brain.brain import BATCHNORM_POLICIES, IMLKDBrain
 from imlkd_brain.dataio import (
     encode_speakers,
     find_list,
@@ -91,10 +91,31 @@ def check_before_training(hparams, n_train):
             f"batch_size: {hparams['batch_size']} is more than the {n_train} "
             "training segments; lower it."
         )
+    if not hparams["valid_durations"] or hparams["valid_durations"][0]:
+        raise UserError(
+            f"valid_durations: {hparams['valid_durations']} must begin with "
+            "null, the whole utterance, which enrols; give [null, 2.0, 1.0], "
+            "for example."
+        )
+    if hparams["augmentation"] and "wav_augment" not in hparams:
+        raise UserError(
+            "augmentation: True needs the key wav_augment; take it from "
+            "hparams/iml_kd.yaml."
+        )
     if "objective" in hparams:
         hparams["objective"].check(
             hparams["batch_size"], hparams["integrated_inputs"].durations
         )
+        if hparams["batchnorm"] not in BATCHNORM_POLICIES:
+            raise UserError(
+                f"batchnorm: {hparams['batchnorm']!r} is not known; expected "
+                f"one of {', '.join(BATCHNORM_POLICIES)}."
+            )
+        if hparams["measure_interval"] < 0:
+            raise UserError(
+                f"measure_interval: {hparams['measure_interval']} is below "
+                "zero; give a number of updates, 0 for never."
+            )
 
 
 def add_speaker_modules(hparams, n_speakers, n_train):
@@ -169,10 +190,9 @@ def main(argv):
                 "dev_pairs_file": hparams["valid_trials"],
             },
         )
-    if hparams["augmentation"]:
-        for key in ("prepare_noise_data", "prepare_rir_data"):
-            if key in hparams:
-                run_on_main(hparams[key])
+    if hparams["augmentation"] and "prepare_noise_data" in hparams:
+        run_on_main(hparams["prepare_noise_data"])
+        run_on_main(hparams["prepare_rir_data"])
 
     (
         train_data,
@@ -185,6 +205,10 @@ def main(argv):
     check_before_training(hparams, len(train_data))
     add_speaker_modules(hparams, len(label_encoder), len(train_data))
     add_teacher(hparams, label_encoder, train_data)
+
+    hparams["loggers"] = [hparams["train_logger"]]
+    if hparams["use_tensorboard"]:
+        hparams["loggers"].append(hparams["tensorboard_logger"]())
 
     # Brain class initialization
     brain = IMLKDBrain(
