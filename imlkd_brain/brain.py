@@ -50,7 +50,7 @@ class IMLKDBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             return self._validate(batch)
         wavs, lens = batch.sig
-        if getattr(self.hparams, "augmentation", False):
+        if self.hparams.wav_augment is not None:
             self._seed_step()
             wavs, lens = self.hparams.wav_augment(wavs, lens)
         feats = self.modules.compute_features(wavs)
@@ -160,7 +160,7 @@ class IMLKDBrain(sb.Brain):
     def _target(self, batch):
         """Speaker indices (batch,), repeated as augmentation repeats items."""
         target = batch.spk_id_encoded.data.squeeze(1)
-        if getattr(self.hparams, "augmentation", False):
+        if self.hparams.wav_augment is not None:
             target = self.hparams.wav_augment.replicate_labels(target)
         return target
 

@@ -97,11 +97,6 @@ def check_before_training(hparams, n_train):
             "null, the whole utterance, which enrols; give [null, 2.0, 1.0], "
             "for example."
         )
-    if hparams["augmentation"] and "wav_augment" not in hparams:
-        raise UserError(
-            "augmentation: True needs the key wav_augment; take it from "
-            "hparams/iml_kd.yaml."
-        )
     if "objective" in hparams:
         hparams["objective"].check(
             hparams["batch_size"], hparams["integrated_inputs"].durations
@@ -190,7 +185,9 @@ def main(argv):
                 "dev_pairs_file": hparams["valid_trials"],
             },
         )
-    if hparams["augmentation"] and "prepare_noise_data" in hparams:
+    if not hparams["augmentation"]:
+        hparams["wav_augment"] = None
+    elif "prepare_noise_data" in hparams:
         run_on_main(hparams["prepare_noise_data"])
         run_on_main(hparams["prepare_rir_data"])
 
