@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""What the losses and the attribution cost, beside the other way to do it.
+
+To run it: python benchmarks/bench_objectives.py
+
+Two tables, printed and written to bench_objectives.json beside this file:
+
+- the class level as three B x B products against the C x C matrices it
+  stands for, in time, in peak memory and in accuracy near the teacher;
+- Integrated Gradients of an ECAPA-TDNN with all steps in one batch, against
+  Captum's and against the floor, which is one forward and one backward pass
+  of the network over the same rows and nothing else.
+
+Contenders take turns within each round, and what is reported is the median
+over rounds of the ratio within a round, which another load on the machine
+disturbs least.
+
+Authors: IML-KD contributors
+"""
+
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import captum.attr
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from imlkd_brain.integrated_inputs import integrated_gradients  # noqa: E402
+from imlkd_brain.objectives import class_loss  # noqa: E402
+from speechbrain.lobes.models.ECAPA_TDNN import (  # noqa: E402
+    ECAPA_TDNN,
+    Classifier,
+)
+
+ROUNDS = 5
+BATCH_SIZE = 96
+
+
+def dense_class_loss(student_logits, teacher_logits, temperature):
+    """The class level as it is written: two C x C matrices, float32."""
+    student = torch.softmax(student_logits / temperature, dim=1)
+    teacher = torch.softmax(teacher_logits / temperature, dim=1)
+    difference = teacher.T @ teacher - student.T @ student
+    return difference.square().sum() / student.shape[1]
+
+
+def three_norms_class_loss(student_logits, teacher_logits, temperature):
+    """The B x B identity that cancels near the teacher, float32."""
+    student = torch.softmax(student_logits / temperature, dim=1)
+    teacher = torch.softmax(teacher_logits / temperature, dim=1)
+    norms = [
+        (a @ b.T).square().sum()
+        for a, b in ((student, student), (teacher, teacher), (student, teacher))
+    ]
+    return (norms[0] + norms[1] - 2 * norms[2]) / student.shape[1]
+
+
+def posteriors_floor(student_logits, teacher_logits, temperature):
+    """No class level at all: both posteriors in float64, and a sum."""
+    student = torch.softmax(student_logits.double() / temperature, dim=1)
+    teacher = torch.softmax(teacher_logits.double() / temperature, dim=1)
+    return (student * teacher).sum()
+
+
+CLASS_LEVELS = {
+    "ours": class_loss,
+    "dense C x C": dense_class_loss,
+    "floor": posteriors_floor,
+}
+
+
+def make_logits(n_classes, distance=1.0):
+    """Student and teacher logits (B, C) a relative distance apart."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (BATCH_SIZE, n_classes)
+    teacher = 6 * torch.randn(shape, generator=generator)
+    other = 6 * torch.randn(shape, generator=generator)
+    return teacher + distance * (other - teacher), teacher
+
+
+def take_turns(contenders, rounds=ROUNDS):
+    """Median seconds of each, and of the ratios within a round to the first.
+
+    Arguments
+    ---------
+    contenders : dict of str to callable
+        Called without arguments.
+    rounds : int
+        Measured rounds after one that is not.
+
+    Returns
+    -------
+    dict of str to dict
+        ``milliseconds`` and ``ratio`` of each.
+    """
+    seconds = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            began = time.perf_counter()
+            contender()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    first = next(iter(seconds.values()))
+    return {
+        name: {
+            "milliseconds": round(1e3 * statistics.median(values), 3),
+            "ratio": round(
+                statistics.median(
+                    a / b for a, b in zip(values, first, strict=True)
+                ),
+                3,
+            ),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def peak_memory(name, n_classes):
+    """Peak MB of a class level and its gradient, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", name, str(n_classes)],
+        capture_output=True,
+        text=True,
+        check=True,
+        # Freed blocks go back at once, so the peak is what was in use.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
+    return round(float(done.stdout), 1)
+
+
+def print_peak(name, n_classes):
+    """The process that :func:`peak_memory` starts."""
+
+    def peak():
+        # Not ru_maxrss: a process inherits that from the one that started it.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+    # What the first use of each kernel allocates is not the loss's.
+    gradient_of(CLASS_LEVELS[name], *make_logits(4))()
+    call = gradient_of(CLASS_LEVELS[name], *make_logits(n_classes))
+    before = peak()
+    call()
+    print(peak() - before)
+
+
+def gradient_of(loss, student, teacher):
+    """A call that computes a loss and its gradient."""
+
+    def call():
+        logits = student.detach().requires_grad_()
+        return torch.autograd.grad(loss(logits, teacher, 1.0), logits)[0]
+
+    return call
+
+
+def bench_class_level():
+    """Time and memory of the class level at several numbers of speakers."""
+    rows = []
+    for n_classes in (50, 1211, 5994):
+        student, teacher = make_logits(n_classes)
+        timings = take_turns(
+            {
+                name: gradient_of(loss, student, teacher)
+                for name, loss in CLASS_LEVELS.items()
+            }
+        )
+        for name, timing in timings.items():
+            peak = peak_memory(name, n_classes)
+            rows.append(
+                {"classes": n_classes, "way": name, **timing, "peak_MB": peak}
+            )
+    return rows
+
+
+def bench_near_teacher():
+    """Relative error of value and gradient as the student nears its teacher."""
+    rows = []
+    for distance in (1e-1, 1e-2, 1e-3, 1e-4):
+        student, teacher = make_logits(1211, distance)
+        exact = student.double().requires_grad_()
+        value = dense_class_loss(exact, teacher.double(), 1.0)
+        (gradient,) = torch.autograd.grad(value, exact)
+        for name, loss in (
+            ("ours", class_loss),
+            ("three norms, float32", three_norms_class_loss),
+        ):
+            logits = student.detach().requires_grad_()
+            actual = loss(logits, teacher, 1.0)
+            (actual_gradient,) = torch.autograd.grad(actual, logits)
+            error = (actual_gradient.double() - gradient).norm()
+            rows.append(
+                {
+                    "distance": distance,
+                    "way": name,
+                    "value": float(actual.detach()),
+                    "error_of_value": float(
+                        (actual / value - 1).abs().detach()
+                    ),
+                    "error_of_gradient": float(error / gradient.norm()),
+                }
+            )
+    return rows
+
+
+def bench_attribution():
+    """Integrated Gradients of 2-s segments, beside Captum's and the floor."""
+    torch.manual_seed(0)
+    embedding_model = ECAPA_TDNN(
+        80, channels=[64, 64, 64, 64, 192], lin_neurons=96
+    ).eval()
+    classifier = Classifier(96, out_neurons=1211).eval()
+    for module in (embedding_model, classifier):
+        module.requires_grad_(False)
+
+    def cosines(feats):
+        return classifier(embedding_model(feats)).squeeze(1)
+
+    feats = torch.randn(8, 200, 80)
+    target = torch.arange(8)
+    captum_gradients = captum.attr.IntegratedGradients(cosines)
+
+    def floor(n_steps):
+        rows = feats.repeat(n_steps, 1, 1).requires_grad_()
+        scores = cosines(rows).gather(1, target.repeat(n_steps)[:, None])
+        torch.autograd.grad(scores.sum(), rows)
+
+    def ours(n_steps, **options):
+        integrated_gradients(cosines, feats, target, n_steps=n_steps, **options)
+
+    def captums(n_steps):
+        captum_gradients.attribute(
+            feats, target=target, n_steps=n_steps, method="riemann_middle"
+        )
+
+    rows = []
+    for n_steps in (1, 4):
+        contenders = {
+            "ours": lambda m=n_steps: ours(m, with_gap=False),
+            "ours, with gap": lambda m=n_steps: ours(m),
+            "ours, 8 rows at once": lambda m=n_steps: ours(
+                m, with_gap=False, internal_batch_size=8
+            ),
+            "floor": lambda m=n_steps: floor(m),
+        }
+        if n_steps > 1:  # Captum refuses a single step
+            contenders["Captum"] = lambda m=n_steps: captums(m)
+        for name, timing in take_turns(contenders).items():
+            rows.append({"steps": n_steps, "way": name, **timing})
+    return rows
+
+
+def print_table(title, rows):
+    """Rows of one dictionary each as an aligned table."""
+    print(f"\n{title}")
+    cells = [list(rows[0])] + [
+        [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def main():
+    """Measure, print, and keep the results beside this file."""
+    torch.set_num_threads(1)
+    tables = {
+        "class_level": bench_class_level(),
+        "near_the_teacher": bench_near_teacher(),
+        "attribution": bench_attribution(),
+    }
+    for title, rows in tables.items():
+        print_table(title.replace("_", " "), rows)
+    results = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        # Above one on a core that is shared: read the ratios then.
+        "load_average": round(os.getloadavg()[0], 1),
+        "batch_size": BATCH_SIZE,
+        "ratio": "time over ours in the same round, median of rounds",
+        **tables,
+    }
+    path = Path(__file__).with_suffix(".json")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        print_peak(sys.argv[2], int(sys.argv[3]))
+    else:
+        main()
