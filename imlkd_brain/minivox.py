@@ -26,6 +26,7 @@ Authors
 
 import argparse
 import csv
+import fcntl
 import hashlib
 import itertools
 import json
@@ -614,7 +615,7 @@ def write_trials(folder, utterances, splits, tiny):
     Returns
     -------
     dict
-        File name to (target, nontarget) counts.
+        File name to the numbers of [target, nontarget] trials.
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
@@ -638,7 +639,7 @@ def write_trials(folder, utterances, splits, tiny):
             target = sum(trial[0] == "1" for trial in trials)
             for name in names:
                 (folder / name).write_text(text, encoding="utf-8")
-                counts[name] = (target, len(trials) - target)
+                counts[name] = [target, len(trials) - target]
     return counts
 
 
@@ -1044,11 +1045,23 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
         "packs": packs,
         "splits": hashlib.sha256(json.dumps(splits).encode()).hexdigest(),
     }
-    manifest = _finished(data_folder, options)
-    if manifest:
-        print(f"{data_folder} is built already; nothing to do.")
-        return manifest
+    data_folder.mkdir(parents=True, exist_ok=True)
+    with open(data_folder / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another build is at work in {data_folder}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        manifest = _finished(data_folder, options)
+        if manifest:
+            print(f"{data_folder} is built already; nothing to do.")
+            return manifest
+        return _build(data_folder, options, splits, parts, deb_dir)
 
+
+def _build(data_folder, options, splits, parts, deb_dir):
+    """Build what :func:`build` found to be missing; return the manifest."""
+    packs, tiny = options["packs"], options["tiny"]
     work = data_folder / ".building"
     _keep_or_drop(data_folder, work, options)
     packages = {
