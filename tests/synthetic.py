@@ -1,0 +1,103 @@
+"""Corpora and models so small that a training step takes milliseconds."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+
+from imlkd_brain.export import export_inference_folder
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+ROOT = Path(__file__).resolve().parents[1]
+HPARAMS = ROOT / "hparams" / "minivox"
+RATE = 16000
+TRAIN_SPEAKERS = ["anna", "bert", "cleo", "dora"]
+DEV_SPEAKERS = ["emil", "fred"]
+
+
+def small_model(dim=8, width=8):
+    """Overrides of a YAML's student or teacher, ECAPA of a few channels."""
+    return {
+        "n_mels": 20,
+        "lin_neurons": dim,
+        "embedding_model": {
+            "channels": [width] * 4 + [3 * width],
+            "attention_channels": 8,
+            "se_channels": 8,
+        },
+    }
+
+
+def write_wav(path, seconds, pitch, seed, rate=RATE, channels=1):
+    """A buzz of a given pitch in noise, returned as str."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(int(round(seconds * rate))) / rate
+    buzz = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 9))
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    samples = 0.1 * buzz + 0.05 * noise
+    soundfile.write(
+        path, np.stack([samples] * channels, axis=1), rate, "PCM_16"
+    )
+    return str(path)
+
+
+def write_corpus(folder):
+    """Train and dev CSVs, wavs and dev trials; 8 and 6 utterances."""
+    splits = {"train": (TRAIN_SPEAKERS, 2), "dev": (DEV_SPEAKERS, 3)}
+    pitches = iter(range(90, 1000, 45))
+    for split, (speakers, n_utterances) in splits.items():
+        rows = ["ID,duration,wav,start,stop,spk_id"]
+        for speaker in speakers:
+            pitch = next(pitches)
+            for i in range(n_utterances):
+                seconds = 0.55 + 0.1 * i
+                path = folder / "wav" / speaker / f"s{i}" / "1.wav"
+                write_wav(path, seconds, pitch + 3 * i, i)
+                stop = int(round(seconds * RATE))
+                rows.append(
+                    f"{speaker}--s{i}--1,{seconds},{path},0,{stop},{speaker}"
+                )
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    names = [f"{s}/s{i}/1.wav" for s in DEV_SPEAKERS for i in range(3)]
+    trials = [
+        f"{int(a.split('/')[0] == b.split('/')[0])} {a} {b}"
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    (folder / "dev.txt").write_text("\n".join(trials) + "\n")
+    return folder
+
+
+def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
+    """An untrained model with used BatchNorm statistics, exported."""
+    folder = Path(folder)
+    overrides = {
+        "data_folder": "none",
+        "output_folder": str(folder),
+        **small_model(dim),
+        **overrides,
+    }
+    path = HPARAMS / "train_teacher.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved = folder / "hyperparams.yaml"
+    with open(path, encoding="utf-8") as stream:
+        resolved.write_text(resolve_references(stream, overrides).getvalue())
+    with open(path, encoding="utf-8") as stream:
+        hparams = load_hyperpyyaml(stream, overrides)
+    encoder = CategoricalEncoder()
+    for speaker in speakers:
+        encoder.add_label(speaker)
+    torch.manual_seed(seed)
+    model = hparams["embedding_model"]
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.train()
+    for _ in range(3):
+        model(torch.randn(4, 40, hparams["n_mels"]))
+    model.eval()
+    classifier = hparams["classifier"](out_neurons=len(speakers))
+    return export_inference_folder(
+        folder / "inference", resolved, model, classifier, encoder
+    )

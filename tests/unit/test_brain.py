@@ -1,0 +1,612 @@
+"""The Brain: what a step of each method touches, and what it may not."""
+
+import csv
+import re
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from synthetic import HPARAMS, RATE, small_model, write_corpus, write_model
+from torch.nn.functional import cosine_similarity
+from train_kd import (
+    add_speaker_modules,
+    add_teacher,
+    check_before_training,
+    dataio_prep,
+)
+
+import speechbrain as sb
+from imlkd_brain.brain import IMLKDBrain, append_epoch, batchnorm_policy
+from imlkd_brain.dataio import read_audio
+from imlkd_brain.errors import UserError
+from imlkd_brain.integrated_inputs import IntegratedInputs
+from speechbrain.lobes.models.Xvector import Xvector
+from speechbrain.utils.metric_stats import EER as speechbrain_eer
+from speechbrain.utils.train_logger import TensorboardLogger
+
+METHODS = list(
+    load_hyperpyyaml(
+        re.search(
+            r"^methods:\n(?: .*\n)+",
+            (HPARAMS / "iml_kd.yaml").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )[0].replace("!ref", "")
+    )["methods"]
+)
+N_UPDATES = 2  # 8 utterances in batches of 4
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def teacher_folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture
+def make(corpus, teacher_folder, tmp_path):
+    """``make(method, run_opts=..., **overrides)``: Brain and its data."""
+    count = iter(range(100))
+
+    def build(method, run_opts=None, edit=None, **overrides):
+        overrides = {
+            "method": method,
+            "output_folder": str(tmp_path / f"{method}{next(count)}"),
+            "data_folder": str(corpus),
+            "train_annotation": str(corpus / "train.csv"),
+            "valid_annotation": str(corpus / "dev.csv"),
+            "valid_trials": str(corpus / "dev.txt"),
+            "teacher_folder": str(teacher_folder),
+            "number_of_epochs": 1,
+            "batch_size": 4,
+            "sentence_len": 0.5,
+            "durations": [0.3, 0.4],
+            "valid_durations": [None, 0.3],
+            "speed_perturb": [1.0],
+            "eta": 1.0,
+            "eta_schedule": "constant",
+            "eta_warmup_steps": 0,
+            "batchnorm": "raw_only",
+            "measure_interval": 0,
+            "augmentation": False,
+            "base_lr": 0.001,
+            **small_model(),
+            **overrides,
+        }
+        with open(HPARAMS / "iml_kd.yaml", encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream, overrides)
+        if edit:
+            edit(hparams)
+        train, valid, encoder, hparams["dev_trials"], hparams["chunks"] = (
+            dataio_prep(hparams)
+        )
+        check_before_training(hparams, len(train))
+        add_speaker_modules(hparams, len(encoder), len(train))
+        add_teacher(hparams, encoder, train)
+        # As the script's main block does it.
+        if not hparams["augmentation"]:
+            hparams["wav_augment"] = None
+        hparams["loggers"] = [hparams["train_logger"]]
+        brain = IMLKDBrain(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts={"device": "cpu", "noprogressbar": True}
+            | (run_opts or {}),
+            checkpointer=hparams["checkpointer"],
+        )
+        brain.data = train, valid
+        return brain
+
+    return build
+
+
+def fit(brain):
+    """Train for the epochs of the YAML; return the brain."""
+    brain.fit(
+        brain.hparams.epoch_counter,
+        *brain.data,
+        train_loader_kwargs=dict(brain.hparams.train_dataloader_options),
+        valid_loader_kwargs=dict(brain.hparams.valid_dataloader_options),
+    )
+    return brain
+
+
+def copy_of(module):
+    """A copy of parameters and buffers."""
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def same(one, other):
+    """Whether two states are bit for bit the same."""
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) for key, value in one.items()
+    )
+
+
+def stats_of(brain):
+    """The last epoch's row of the statistics."""
+    path = f"{brain.hparams.output_folder}/train_stats.csv"
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))[-1]
+
+
+def spy(monkeypatch, owner, name):
+    """Record what a method is called with and returns."""
+    calls = []
+    method = getattr(owner, name)
+
+    def recorded(*args, **kwargs):
+        result = method(*args, **kwargs)
+        calls.append((args, kwargs, result))
+        return result
+
+    monkeypatch.setattr(owner, name, recorded)
+    return calls
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_epoch_changes_the_student_and_nothing_else(
+    make, monkeypatch, method
+):
+    calls = spy(monkeypatch, IntegratedInputs, "__call__")
+    brain = make(method)
+    modules = brain.modules
+    objective = brain.hparams.objective
+    assert "teacher" not in modules and "projection" not in modules
+    if method == "scratch":
+        # Not even loaded: the key still holds the constructor.
+        assert not isinstance(brain.hparams.teacher, torch.nn.Module)
+        teacher = torch.nn.Identity()
+    else:
+        teacher = brain.hparams.teacher
+    frozen = copy_of(teacher)
+    before = {name: copy_of(modules[name]) for name in modules}
+    modules.train()
+    fit(brain)
+
+    assert same(frozen, copy_of(teacher))
+    assert not any(m.training for m in teacher.modules()) or not frozen
+    assert all(p.grad is None for p in teacher.parameters())
+    for name in ("embedding_model", "classifier"):
+        after = dict(modules[name].named_parameters())
+        assert after and all(
+            not torch.equal(before[name][key], value)
+            for key, value in after.items()
+        )
+    for name in set(modules) - {"embedding_model", "classifier"}:
+        assert same(before[name], copy_of(modules[name]))
+
+    student = [
+        *modules.embedding_model.parameters(),
+        *modules.classifier.parameters(),
+    ]
+    optimised = [
+        p for group in brain.optimizer.param_groups for p in group["params"]
+    ]
+    assert {id(p) for p in optimised} == {id(p) for p in student}
+    assert sum(p.numel() for p in modules.parameters()) == sum(
+        p.numel() for p in student
+    )
+    (checkpoint,) = brain.checkpointer.list_checkpoints()
+    assert set(checkpoint.paramfiles) == {
+        "embedding_model",
+        "classifier",
+        "counter",
+        "optimizer",
+        "lr_annealing",
+        "brain",
+        "dataloader-TRAIN",
+    }
+    assert {path.name for path in checkpoint.path.iterdir()} == {
+        f"{name}.ckpt" for name in checkpoint.paramfiles
+    } | {"CKPT.yaml"}
+
+    has_branch = any(t.startswith("integrated/") for t in objective.terms)
+    assert len(calls) == (N_UPDATES if has_branch else 0)
+    assert (method == "scratch") == (not objective.terms)
+    logged = {key for key in stats_of(brain) if "/" in key}
+    assert logged == {
+        f"train {term}{what}"
+        for term in objective.terms
+        for what in ("", " weighted")
+    }
+    # The learning rate moves with the updates.
+    assert brain.hparams.lr_annealing.clr_iterations == N_UPDATES
+    assert brain.optimizer_step == N_UPDATES
+
+
+def test_integrated_inputs_are_constants_for_the_student(make, monkeypatch):
+    brain = make("iml_kd", mode="gate")
+    produced = spy(monkeypatch, IntegratedInputs, "__call__")
+    seen = []
+    brain.modules.embedding_model.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    taught = spy(monkeypatch, type(brain.hparams.teacher), "embed_features")
+    fit(brain)
+    integrated = [result[0] for _, _, result in produced]
+    assert len(integrated) == N_UPDATES
+    for values in integrated:
+        assert not values.requires_grad and values.grad_fn is None
+        # The very same tensor goes to the student and to the teacher.
+        assert any(values is s for s in seen)
+        assert any(torch.equal(values, args[1]) for args, _, _ in taught)
+    assert all(not values.requires_grad for values in seen)
+
+
+def test_zero_eta_is_scratch_bit_for_bit(make):
+    scratch = fit(make("scratch"))
+    distilled = fit(make("iml_kd", eta=0.0))
+    for name in ("embedding_model", "classifier"):
+        assert same(
+            copy_of(scratch.modules[name]), copy_of(distilled.modules[name])
+        )
+    # And it is eta that made it so.
+    assert not same(
+        copy_of(scratch.modules.embedding_model),
+        copy_of(fit(make("iml_kd")).modules.embedding_model),
+    )
+
+
+def test_all_methods_start_from_the_same_student_and_data(make, monkeypatch):
+    scratch = make("scratch")
+    # A teacher of another dimension, so that there is a projection too.
+    other = make("iml_kd", lin_neurons=12)
+    same_dim = make("iml_kd")
+    assert "projection" in other.modules
+    start = copy_of(scratch.modules.embedding_model)
+    assert same(start, copy_of(same_dim.modules.embedding_model))
+    assert same(
+        copy_of(make("scratch", lin_neurons=12).modules.classifier),
+        copy_of(other.modules.classifier),
+    )
+    seen = {}
+    for brain in (scratch, same_dim):
+        calls = spy(monkeypatch, brain, "_target")
+        hook = brain.modules.compute_features.register_forward_pre_hook(
+            lambda _, inputs, brain=brain: (
+                seen.setdefault(brain, []).append(inputs[0])
+                if brain.modules.training
+                else None
+            )
+        )
+        fit(brain)
+        hook.remove()
+        assert calls
+    one, two = seen.values()
+    assert len(one) == N_UPDATES and all(map(torch.equal, one, two))
+
+
+def test_projection_where_dimensions_differ_and_embeddings_are_compared(make):
+    brain = make("embedding_kd", lin_neurons=12)
+    projection = brain.modules["projection"]
+    assert projection.weight.shape == (8, 12)
+    before = copy_of(projection)
+    fit(brain)
+    assert not same(before, copy_of(projection))
+    optimised = [
+        p for group in brain.optimizer.param_groups for p in group["params"]
+    ]
+    assert any(p is projection.weight for p in optimised)
+    (checkpoint,) = brain.checkpointer.list_checkpoints()
+    assert "projection" in checkpoint.paramfiles
+    assert "projection" not in make("vanilla_kd", lin_neurons=12).modules
+    assert "projection" not in make("embedding_kd").modules
+
+
+@pytest.mark.parametrize("policy", ["raw_only", "shared", "running"])
+def test_batchnorm_policy_in_a_step(make, policy):
+    """Running statistics follow the raw branch alone, unless shared."""
+    with_integrated = fit(make("iml_kd", batchnorm=policy, eta=0.0))
+    scratch = fit(make("scratch"))
+    after, alone = (
+        copy_of(b.modules.embedding_model) for b in (with_integrated, scratch)
+    )
+    buffers = {k for k in after if "running" in k or "num_batches" in k}
+    assert len(buffers) > 10
+    same_buffers = all(torch.equal(after[k], alone[k]) for k in buffers)
+    assert same_buffers == (policy != "shared")
+    assert brain_trains(with_integrated)
+
+
+def brain_trains(brain):
+    """Whether a BatchNorm was left in evaluation mode by mistake."""
+    brain.modules.train()
+    return all(m.training for m in brain.modules.embedding_model.modules())
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batchnorm_policies_by_definition(momentum):
+    def norm():
+        layer = torch.nn.BatchNorm1d(3, momentum=momentum)
+        layer(first)
+        return layer
+
+    torch.manual_seed(0)
+    first, second = torch.randn(6, 3), 5 + 2 * torch.randn(6, 3)
+    own = (second - second.mean(0)) / (
+        second.var(0, correction=0) + 1e-5
+    ).sqrt()
+
+    raw_only = norm()
+    before = copy_of(raw_only)
+    with batchnorm_policy(raw_only, "raw_only"):
+        # Rounding of float32 in another order of operations.
+        torch.testing.assert_close(raw_only(second), own, atol=1e-5, rtol=1e-5)
+    assert same(before, copy_of(raw_only))
+
+    running = norm()
+    with batchnorm_policy(running, "running"):
+        value = running(second)
+    expected = (second - before["running_mean"]) / (
+        before["running_var"] + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
+    assert same(before, copy_of(running))
+
+    shared, plain = norm(), norm()
+    with batchnorm_policy(shared, "shared"):
+        shared(second)
+    plain(second)
+    assert same(copy_of(shared), copy_of(plain))
+
+    # Afterwards each is an ordinary training BatchNorm again.
+    for layer in (raw_only, running):
+        assert layer.training and layer.momentum == momentum
+        layer(second)
+        assert same(copy_of(layer), copy_of(plain))
+
+
+def test_broken_integrated_inputs_leave_batchnorm_alone():
+    layer = torch.nn.BatchNorm1d(3)
+    with batchnorm_policy(layer, "raw_only"):
+        layer(torch.full((4, 3), torch.nan))
+    assert layer.running_mean.isfinite().all()
+    with pytest.raises(RuntimeError):
+        with batchnorm_policy(layer, "running"):
+            raise RuntimeError
+    assert layer.training
+    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
+        with batchnorm_policy(layer, "own"):
+            pass
+
+
+def test_gradient_shares_and_completeness_are_logged(make):
+    stats = stats_of(fit(make("iml_kd", measure_interval=1, rule="midpoint")))
+    shares = {k: float(v) for k, v in stats.items() if "gradient_share" in k}
+    assert set(shares) == {
+        f"train {name} gradient_share"
+        for name in (
+            "loss_ce",
+            "integrated/instance",
+            "integrated/embedding",
+            "integrated/class",
+            "integrated/batch",
+        )
+    }
+    # Means over updates of shares that sum to one, in float64.
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-9)
+    assert all(0 < share < 1 for share in shares.values())
+    assert 0 <= float(stats["train completeness_gap"]) < 2
+    # The loss is the sum of what is logged: float32 sums of few numbers.
+    weighted = sum(float(v) for k, v in stats.items() if "weighted" in k)
+    assert float(stats["train loss"]) == pytest.approx(
+        float(stats["train loss_ce"]) + weighted, rel=1e-5
+    )
+
+
+def test_teacher_and_student_see_the_same_augmented_view(make, monkeypatch):
+    seen = {}
+    for method in ("vanilla_kd", "embedding_kd", "scratch"):
+        brain = make(
+            method,
+            augmentation=method != "scratch",
+            wav_augment={"augment_prob": 1.0},
+        )
+        student = seen[method] = []
+        brain.modules.embedding_model.register_forward_pre_hook(
+            lambda module, inputs, student=student: (
+                student.append(inputs[0]) if module.training else None
+            )
+        )
+        if method != "scratch":
+            taught = spy(monkeypatch, brain.hparams.teacher, "embed_features")
+        fit(brain)
+        if method != "scratch":
+            assert len(student) == len(taught) == N_UPDATES
+            for ours, (args, _, _) in zip(student, taught, strict=True):
+                assert torch.equal(ours, args[0])
+    # The same view for all methods at a seed, and another than without.
+    assert all(map(torch.equal, seen["vanilla_kd"], seen["embedding_kd"]))
+    assert not any(map(torch.equal, seen["vanilla_kd"], seen["scratch"]))
+
+
+def test_augmentations_repeat_labels_with_items(make):
+    brain = make(
+        "iml_kd",
+        augmentation=True,
+        wav_augment={"augment_prob": 1.0, "concat_original": True},
+    )
+    fit(brain)
+    assert float(stats_of(brain)["train loss"]) > 0
+
+
+def test_bf16_keeps_distillation_in_float32(make, monkeypatch):
+    brain = make("iml_kd", run_opts={"precision": "bf16"}, measure_interval=1)
+    student = spy(monkeypatch, brain, "_student")
+    terms = spy(monkeypatch, brain.hparams.objective, "branch_terms")
+    taught = spy(monkeypatch, brain, "_teacher")
+    fit(brain)
+    assert len(terms) == N_UPDATES
+    for _, _, result in terms:
+        assert all(v.dtype == torch.float32 for v in result.values())
+        assert all(v.isfinite() for v in result.values())
+    assert all(v.dtype == torch.float32 for _, _, r in taught for v in r)
+    assert any(r[1].dtype == torch.bfloat16 for _, _, r in student)
+    assert all(p.isfinite().all() for p in brain.modules.parameters())
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+def test_nan_is_one_sentence_and_never_a_checkpoint(make, patience):
+    """Also where patience outlasts the epoch."""
+    brain = make("scratch", run_opts={"nonfinite_patience": patience})
+    brain.modules.classifier.weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite.*lower lr.*run again"):
+        fit(brain)
+    assert not brain.checkpointer.list_checkpoints()
+
+
+def test_validation_is_deterministic_and_its_eer_speechbrains(make, corpus):
+    brain = make("scratch", valid_dataloader_options={"batch_size": 1})
+    results = []
+    for _ in range(2):
+        brain.on_stage_start(sb.Stage.VALID, 1)
+        brain.modules.eval()
+        loader = brain.make_dataloader(
+            brain.data[1], sb.Stage.VALID, None, batch_size=1
+        )
+        for batch in loader:
+            brain.evaluate_batch(batch, sb.Stage.VALID)
+        results.append(
+            [brain._dev_eer(s) for s in brain.hparams.valid_durations]
+        )
+    assert results[0] == results[1]
+
+    # The same figure from files, one utterance at a time.
+    hparams = brain.hparams
+    embeddings = {}
+    for name in hparams.dev_trials.utterances:
+        signal = read_audio(f"{corpus}/wav/{name}.wav").unsqueeze(0)
+        lens = torch.ones(1)
+        with torch.no_grad():
+            feats = hparams.mean_var_norm(
+                hparams.compute_features(signal), lens
+            )
+            embeddings[name] = brain.modules.embedding_model(feats, lens)[0, 0]
+    positive, negative = [], []
+    for line in (corpus / "dev.txt").read_text().splitlines():
+        label, enrol, test = line.replace(".wav", "").split()
+        score = cosine_similarity(embeddings[enrol], embeddings[test], dim=0)
+        (positive if label == "1" else negative).append(score)
+    expected, _ = speechbrain_eer(torch.stack(positive), torch.stack(negative))
+    # Scores differ in rounding, the EER of 15 trials in nothing.
+    assert results[0][0] == pytest.approx(100 * float(expected), abs=1e-4)
+    lengths = {len(brain._crop(batch, 0.3)[0][0]) for batch in loader}
+    assert lengths == {int(0.3 * RATE)}
+
+
+def test_dev_eer_of_known_embeddings(make):
+    """One trial of each label on the wrong side: SpeechBrain's EER too."""
+    brain = make("scratch")
+    names = brain.trials.utterances
+    torch.manual_seed(1)
+    full = {name: torch.randn(8) for name in names}
+    cropped = {name: torch.randn(8) for name in names}
+    brain.embeddings = {None: full, 0.3: cropped}
+    labels = brain.trials.labels
+    scores = torch.stack(
+        [
+            cosine_similarity(full[names[a]], cropped[names[b]], dim=0)
+            for a, b in brain.trials.pairs.tolist()
+        ]
+    )
+    expected, _ = speechbrain_eer(scores[labels], scores[~labels])
+    assert brain._dev_eer(0.3) == pytest.approx(100 * float(expected), abs=1e-4)
+
+
+def test_without_dev_trials_the_error_rate_decides(make, corpus):
+    brain = make(
+        "iml_kd",
+        valid_trials=None,
+        valid_annotation=str(corpus / "train.csv"),
+        valid_durations=[None],
+        valid_dataloader_options={"batch_size": 3},
+    )
+    wrong = []
+    evaluate = brain.evaluate_batch
+
+    def counted(batch, stage):
+        loss = evaluate(batch, stage)
+        with torch.no_grad():
+            cosines = brain._validate(batch.to("cpu"))
+        target = batch.spk_id_encoded.data.squeeze(1)
+        wrong.extend((cosines.argmax(-1) != target).tolist())
+        return loss
+
+    brain.evaluate_batch = counted
+    fit(brain)
+    assert len(wrong) == 8
+    stats = stats_of(brain)
+    # Batches of 3, 3 and 2 count by their utterances.
+    assert float(stats["valid ErrorRate"]) == pytest.approx(sum(wrong) / 8)
+    (checkpoint,) = brain.checkpointer.list_checkpoints()
+    assert checkpoint.meta["ErrorRate"] == pytest.approx(sum(wrong) / 8)
+
+
+def test_any_speechbrain_embedding_model_can_be_the_student(make):
+    def xvector(hparams):
+        model = Xvector(
+            device="cpu",
+            tdnn_blocks=2,
+            tdnn_channels=[8, 16],
+            tdnn_kernel_sizes=[3, 1],
+            tdnn_dilations=[1, 1],
+            lin_neurons=8,
+            in_channels=hparams["n_mels"],
+        )
+        hparams["embedding_model"] = hparams["modules"]["embedding_model"] = (
+            model
+        )
+        hparams["checkpointer"].recoverables["embedding_model"] = model
+
+    brain = make("iml_kd", edit=xvector)
+    before = copy_of(brain.modules.embedding_model)
+    fit(brain)
+    assert not same(before, copy_of(brain.modules.embedding_model))
+
+
+def test_tensorboard_steps_are_epochs_also_after_an_interruption(make):
+    written = []
+    output = {}
+    for epochs in (1, 2):
+        brain = make("scratch", number_of_epochs=epochs, **output)
+        output = {"output_folder": brain.hparams.output_folder}
+        # SpeechBrain's logger around a writer that only remembers.
+        logger = TensorboardLogger.__new__(TensorboardLogger)
+        logger.global_step = {"train": {}, "valid": {}, "test": {}, "meta": 0}
+        logger.writer = logger
+        logger.add_scalar = lambda *scalar: written.append(scalar)
+        brain.hparams.loggers.append(logger)
+        fit(brain)
+    for tag in ("loss/train", "EER/valid", "lr"):
+        assert [step for name, _, step in written if name == tag] == [1, 2]
+
+
+def test_append_epoch_replaces_what_is_repeated(tmp_path):
+    path = str(tmp_path / "stats.csv")
+    append_epoch(path, {"epoch": 1, "loss": 3.0})
+    append_epoch(path, {"epoch": 2, "loss": 2.0})
+    append_epoch(path, {"epoch": 3, "loss": 9.0})
+    append_epoch(path, {"epoch": 2, "loss": 1.0, "new": 5})
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows == [
+        {"epoch": "1", "loss": "3.0", "new": ""},
+        {"epoch": "2", "loss": "1.0", "new": "5"},
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["stats.csv"]
+
+
+def test_configurations_that_cannot_be_trained_are_refused(make):
+    with pytest.raises(UserError, match="batch_size: 9 .* 8 training"):
+        make("scratch", batch_size=9)
+    with pytest.raises(UserError, match="batch_size is 1"):
+        make("iml_kd", batch_size=1)
+    with pytest.raises(UserError, match="durations"):
+        make("iml_kd", durations=[])
+    with pytest.raises(UserError, match="method is 'imlkd'.*iml_kd"):
+        make("imlkd")
