@@ -389,18 +389,20 @@ def batchnorm_policy(module, policy):
         for m in module.modules()
         if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
     ]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.track_running_stats, norm.training) for norm in norms]
     try:
         for norm in norms:
             if policy == "raw_only":
-                norm.momentum = 0.0
+                # Neither a momentum of zero, which counts the batch and lets
+                # NaN through, nor a copy of the statistics is needed.
+                norm.track_running_stats = False
             elif policy == "running":
                 norm.eval()
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=False):
-            norm.momentum = momentum
-            norm.train(module.training)
+        for norm, (tracks, training) in zip(norms, before, strict=True):
+            norm.track_running_stats = tracks
+            norm.train(training)
 
 
 def append_epoch(path, row):
