@@ -272,16 +272,24 @@ class IMLKDBrain(sb.Brain):
         try:
             super().check_loss_isfinite(loss)
         except ValueError as error:
-            raise UserError(
-                f"the loss is not finite at update {self.optimizer_step} and "
-                "patience is exhausted; lower lr or eta, or look for broken "
-                "audio, and run again: it goes on from the last checkpoint."
-            ) from error
+            raise UserError(self._diverged()) from error
+
+    def _diverged(self):
+        """What to say when the training has diverged."""
+        return (
+            f"the loss is not finite at update {self.optimizer_step}; lower "
+            "lr or eta, or look for broken audio, and run again: it goes on "
+            "from the last checkpoint."
+        )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs every term; keeps the checkpoint with the best dev figure."""
         stats = {key: self.sums[key] / self.counts[key] for key in self.sums}
         if stage == sb.Stage.TRAIN:
+            # Patience can outlast the epoch; a checkpoint of NaN would be
+            # what the next run goes on from.
+            if not all(p.isfinite().all() for p in self.modules.parameters()):
+                raise UserError(self._diverged())
             self.train_stats = {
                 "loss": stage_loss,
                 **stats,
