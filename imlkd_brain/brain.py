@@ -21,6 +21,7 @@ from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.data_utils import batch_pad_right
 from speechbrain.utils.logger import get_logger
+from speechbrain.utils.train_logger import TensorboardLogger
 
 logger = get_logger(__name__)
 
@@ -239,7 +240,7 @@ class IMLKDBrain(sb.Brain):
             values[seen[pairs].all(1)] for values in (pairs, self.trials.labels)
         )
         if labels.all() or not labels.any():
-            logger.info("Too few dev trials in debug mode: EER set to 50 %%.")
+            logger.info("Too few dev trials in debug mode: EER set to 50 %.")
             return 50.0
         blank = torch.zeros_like(next(iter(embeddings.values())))
         enrol, test = (
@@ -323,6 +324,13 @@ class IMLKDBrain(sb.Brain):
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         for stats_logger in self.hparams.loggers:
+            if isinstance(stats_logger, TensorboardLogger):
+                # It counts its own calls, from zero in each process.
+                stats_logger.global_step = {
+                    "train": dict.fromkeys(self.train_stats, epoch - 1),
+                    "valid": dict.fromkeys(valid_stats, epoch - 1),
+                    "meta": epoch - 1,
+                }
             stats_logger.log_stats(
                 stats_meta=meta,
                 train_stats=self.train_stats,
