@@ -1,0 +1,36 @@
+"""What the tests share: the recipe's folder on the path, and real speech."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "VoxCeleb" / "IMLKD"
+sys.path.insert(0, str(RECIPE))
+
+
+@pytest.fixture(scope="session")
+def tiny_minivox():
+    """The tiny MiniVox (klettres), built once per machine.
+
+    It stays in the folder of the environment variable MINIVOX_TINY, or in
+    ``data/minivox-tiny``; a finished build is used as it is.
+    """
+    if shutil.which("apt-get") is None:
+        pytest.skip("no apt-get here, so MiniVox cannot be fetched")
+    folder = Path(
+        os.environ.get("MINIVOX_TINY") or ROOT / "data" / "minivox-tiny"
+    )
+    build = subprocess.run(
+        [sys.executable, "-m", "imlkd_brain.minivox"]
+        + ["--data_folder", str(folder), "--tiny"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr[-2000:]
+    return folder
