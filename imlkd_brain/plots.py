@@ -79,7 +79,7 @@ def det_plot(path, curves, title):
         float(torch.maximum(p_fa, p_miss).min())
         for p_fa, p_miss in curves.values()
     )
-    start = 100 * max(finest, lowest_eer / 10)
+    start = min(5, 100 * max(finest, lowest_eer / 10))
     lowest = max([tick for tick in DET_TICKS if tick <= start] or DET_TICKS[:1])
     ticks = [tick for tick in DET_TICKS if tick >= lowest]
     for (model, duration), (p_fa, p_miss) in curves.items():

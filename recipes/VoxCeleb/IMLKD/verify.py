@@ -29,10 +29,9 @@ import torch
 from tqdm import tqdm
 
 import speechbrain as sb
-from imlkd_brain import plots, reports, verification
+from imlkd_brain import metrics, plots, reports, verification
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
-from imlkd_brain.metrics import det_points
 from imlkd_brain.teacher import load_speaker_model
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
@@ -233,7 +232,7 @@ def draw_plots(output_folder, lists, scores, rows):
             if of_list == name:
                 targets, nontargets = values[labels], values[~labels]
                 condition = tuple(condition)
-                curves[condition] = det_points(targets, nontargets)
+                curves[condition] = metrics.det_points(targets, nontargets)
                 panels[condition] = (
                     targets,
                     nontargets,
