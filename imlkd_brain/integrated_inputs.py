@@ -251,7 +251,7 @@ def attribution_target(
     >>> y
     tensor([1])
     """
-    _check_choice("target", kind, TARGETS)
+    _check_choice("attribution_target", kind, TARGETS)
     if kind == "predicted":
         with (
             torch.no_grad(),
@@ -532,7 +532,7 @@ class IntegratedInputs:
     ):
         _check_choice("mode", mode, MODES)
         _check_choice("rule", rule, RULES)
-        _check_choice("target", target, TARGETS)
+        _check_choice("attribution_target", target, TARGETS)
         _check_positive_integer("n_steps", n_steps)
         if internal_batch_size is not None:
             _check_positive_integer("internal_batch_size", internal_batch_size)
@@ -544,7 +544,7 @@ class IntegratedInputs:
                 "of frames per second: 100 for a hop of 10 ms."
             )
         if isinstance(baseline, str):
-            _check_choice("baseline", baseline, BASELINES)
+            _check_choice("attribution_baseline", baseline, BASELINES)
         else:
             baseline = _as_spectrum(baseline)
         self.mode = mode
@@ -747,7 +747,7 @@ def _as_spectrum(baseline):
         or not spectrum.numel()
     ):
         raise UserError(
-            f"baseline is {baseline!r}, but must be zero, noise or a list of "
+            f"attribution_baseline is {baseline!r}, but must be zero, noise or a list of "
             "finite numbers, one per mel band."
         )
     return spectrum
