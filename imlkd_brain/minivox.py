@@ -484,9 +484,9 @@ def read_splits(path=SPLITS_FILE):
     """Read the fixed lists of speakers.
 
     Columns of the file: ``speaker``; ``fold`` (0 to 4, where it is a test
-    speaker, or ``train``); ``dev`` (``yes`` if it is a dev speaker while the
-    fold before its own is tested, else it trains then); ``tiny`` (its part in
-    the tiny build).
+    speaker, or ``train``); ``tiny`` (its part in the tiny build). While a fold
+    is tested, the speakers of the next one are the dev speakers: fewer would
+    leave single pairs of speakers in a pack, and a dev EER that means little.
 
     Returns
     -------
@@ -521,7 +521,7 @@ def roles(splits, fold):
         parts[name] = "train"
         if row["fold"] == str(fold):
             parts[name] = "test"
-        elif row["fold"] == str((fold + 1) % FOLDS) and row["dev"] == "yes":
+        elif row["fold"] == str((fold + 1) % FOLDS):
             parts[name] = "dev"
     return parts
 
