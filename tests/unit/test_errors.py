@@ -1,0 +1,87 @@
+"""One sentence and an exit code for what a user can get wrong."""
+
+import errno
+
+import pytest
+import torch
+
+from imlkd_brain.errors import UserError, one_sentence_errors
+
+
+def outcome(capsys, error):
+    """Exit code and what is left on stderr."""
+    with pytest.raises(SystemExit) as stopped:
+        with one_sentence_errors():
+            raise error
+    assert stopped.value.__cause__ is None
+    return stopped.value.code, capsys.readouterr().err.strip()
+
+
+def test_user_errors_are_one_sentence(capsys):
+    sentence = "a.csv: missing; prepare the data."
+    assert outcome(capsys, UserError(sentence)) == (2, f"error: {sentence}")
+
+
+def test_interrupts_say_how_to_go_on(capsys):
+    code, said = outcome(capsys, KeyboardInterrupt())
+    assert code == 130
+    assert said.startswith("interrupted: ") and "same command again" in said
+
+
+def test_a_full_disk_is_named(capsys):
+    error = OSError(errno.ENOSPC, "No space left on device", "save/x.ckpt")
+    code, said = outcome(capsys, error)
+    assert code == errno.ENOSPC
+    assert "disk is full (save/x.ckpt)" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), OSError(errno.EIO, "io"), KeyError("k")]
+)
+def test_bugs_keep_their_traceback(error):
+    with pytest.raises(type(error)) as raised:
+        with one_sentence_errors():
+            raise error
+    assert raised.value is error
+
+
+def test_nothing_is_printed_when_nothing_happens(capsys):
+    with one_sentence_errors():
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+class Broken(torch.utils.data.Dataset):
+    """A file that cannot be read, in one of the ways there are."""
+
+    def __init__(self, chained):
+        self.chained = chained
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise RuntimeError("a decoder's complaint")
+        except RuntimeError as error:
+            if self.chained:
+                raise UserError("b.wav: broken; restore it.") from error
+        raise UserError("b.wav: broken; restore it.")
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_workers_sentence_comes_without_its_traceback(capsys, chained):
+    """torch raises the same type here, its message being the traceback."""
+    loader = torch.utils.data.DataLoader(Broken(chained), num_workers=1)
+    with pytest.raises(UserError) as raised:
+        next(iter(loader))
+    code, said = outcome(capsys, raised.value)
+    assert (code, said) == (2, "error: b.wav: broken; restore it.")
+
+
+def test_torch_out_of_disk_space_is_a_full_disk(capsys):
+    """torch.save turns ENOSPC into a RuntimeError of its own."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    code, said = outcome(capsys, raised.value)
+    assert code == errno.ENOSPC and "disk is full" in said and "\n" not in said

@@ -1,0 +1,406 @@
+"""Models on disk: written whole, read strictly, frozen, classes by name."""
+
+import shutil
+
+import pytest
+import torch
+from synthetic import TRAIN_SPEAKERS, write_model
+from torch.nn.functional import normalize
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.export import export_inference_folder
+from imlkd_brain.teacher import (
+    SpeakerModel,
+    Teacher,
+    class_rows,
+    find_inference_folder,
+    load_speaker_model,
+    load_teacher,
+    speaker_prototypes,
+)
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+from speechbrain.lobes.models.Xvector import Classifier as XvectorClassifier
+from speechbrain.processing.features import InputNormalization
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training output folder; its inference folder is in it."""
+    return write_model(tmp_path_factory.mktemp("models") / "run").parent
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """An inference folder that a test may break."""
+    return shutil.copytree(trained / "inference", tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def wavs():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 8000, generator=generator)
+
+
+def edit(folder, change, file="embedding_model.ckpt"):
+    """Rewrite a checkpoint with a changed state."""
+    state = torch.load(folder / file)
+    torch.save(change(state) or state, folder / file)
+
+
+# The format on disk -----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SpeakerRecognition, EncoderClassifier])
+def test_speechbrains_inference_classes_load_the_folder(
+    trained, folder, wavs, kind
+):
+    ours = load_speaker_model(folder)
+    theirs = kind.from_hparams(
+        source=str(folder), savedir=str(folder), run_opts={"device": "cpu"}
+    )
+    with torch.no_grad():
+        expected = theirs.encode_batch(wavs).squeeze(1)
+        assert torch.equal(ours.embed(wavs), expected)
+        lens = torch.tensor([1.0, 0.5, 0.75])
+        expected = theirs.encode_batch(wavs, lens).squeeze(1)
+        assert torch.equal(ours.embed(wavs, lens), expected)
+        if kind is EncoderClassifier:
+            cosines, score, index, names = theirs.classify_batch(wavs)
+            ours_cosines = ours.cosines(ours.features(wavs))
+            assert torch.equal(ours_cosines, cosines.squeeze(1))
+            assert names == [ours.speakers[i] for i in index.flatten()]
+        else:
+            score, _ = theirs.verify_batch(wavs[:1], wavs[1:2])
+            one, two = normalize(ours.embed(wavs[:2]), dim=-1)
+            # A cosine in another order of operations.
+            assert score.item() == pytest.approx(float(one @ two), abs=1e-6)
+
+
+def test_a_training_folder_is_as_good_as_its_inference_folder(trained):
+    one = load_speaker_model(trained)
+    two = load_speaker_model(trained / "inference")
+    assert one.key == two.key and one.name == trained.name
+    assert one.speakers == TRAIN_SPEAKERS
+    assert (one.sample_rate, one.embedding_dim) == (16000, 8)
+
+
+def test_an_export_replaces_an_older_one_whole(trained, tmp_path):
+    model = load_speaker_model(trained)
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(model.speakers)
+    target = tmp_path / "inference"
+    for leftover in (target, target.with_name("inference.building")):
+        leftover.mkdir()
+        (leftover / "old.ckpt").write_text("old")
+    result = export_inference_folder(
+        target,
+        trained / "hyperparams.yaml",
+        model.embedding_model,
+        model.classifier,
+        encoder,
+    )
+    assert result == target
+    assert [path.name for path in tmp_path.iterdir()] == ["inference"]
+    assert {path.name for path in target.iterdir()} == {
+        "hyperparams.yaml",
+        "embedding_model.ckpt",
+        "classifier.ckpt",
+        "label_encoder.ckpt",
+    }
+    assert load_speaker_model(target).key == model.key
+
+
+def test_an_export_without_a_key_says_which(trained, tmp_path):
+    text = (trained / "hyperparams.yaml").read_text()
+    (tmp_path / "h.yaml").write_text(text.replace("mean_var_norm", "norm"))
+    model = load_speaker_model(trained)
+    with pytest.raises(UserError, match="h.yaml.*`mean_var_norm` is missing"):
+        export_inference_folder(
+            tmp_path / "inference",
+            tmp_path / "h.yaml",
+            model.embedding_model,
+            model.classifier,
+            CategoricalEncoder(),
+        )
+    assert not (tmp_path / "inference").exists()
+
+
+# Strict reading ---------------------------------------------------------
+
+
+def drop_first(state):
+    del state[next(iter(state))]
+
+
+def first_to(value):
+    def change(state):
+        key = next(iter(state))
+        state[key] = value(state[key])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("embedding_model", drop_first, "does not fit.*Missing key"),
+        ("classifier", drop_first, "does not fit.*Missing key"),
+        (
+            "embedding_model",
+            lambda state: state.update(extra=torch.zeros(1)),
+            "does not fit.*Unexpected key.*extra",
+        ),
+        ("embedding_model", first_to(lambda w: w[:-1]), "does not fit.*size"),
+        ("classifier", first_to(lambda w: w[:, :-1]), "does not fit.*size"),
+        (
+            "embedding_model",
+            first_to(lambda w: w.fill_(torch.nan)),
+            "blocks.0.*holds NaN.*train again",
+        ),
+        (
+            "embedding_model",
+            first_to(lambda w: w.index_fill(0, torch.tensor([1]), torch.inf)),
+            "holds NaN or infinite",
+        ),
+        ("embedding_model", lambda state: torch.zeros(3), "not a readable"),
+        ("embedding_model", lambda state: [1, 2], "not a readable"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(folder, file, change, words):
+    path = folder / f"{file}.ckpt"
+    edit(folder, change, path.name)
+    with pytest.raises(UserError, match=f"^{path}: .*{words}") as raised:
+        load_speaker_model(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 1000])
+@pytest.mark.parametrize("file", ["embedding_model.ckpt", "classifier.ckpt"])
+def test_checkpoints_cut_short_are_refused(folder, file, length):
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=f"^{path}: not a readable"):
+        load_speaker_model(folder)
+
+
+def test_pickles_are_not_executed(folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "made"), "w"))
+
+    torch.save(Evil(), folder / "embedding_model.ckpt")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_speaker_model(folder)
+    assert not (tmp_path / "made").exists()
+
+
+def test_label_encoders_of_other_models_are_refused(folder):
+    path = folder / "label_encoder.ckpt"
+    text = path.read_text()
+    path.write_text(text.replace("'dora' => 3\n", ""))
+    with pytest.raises(UserError, match="names 3 speakers.*classifier has 4"):
+        load_speaker_model(folder)
+    for broken in ("", "nonsense", text[:10], text[:-12], "'a' => 7\n====\n"):
+        path.write_text(broken)
+        with pytest.raises(UserError, match=str(folder)) as raised:
+            load_speaker_model(folder)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("mean_var_norm:", "norm:"), "mean_var_norm"),
+        (lambda text: text[: len(text) // 2], "hyperparams.yaml"),
+        (lambda text: "", "hyperparams.yaml"),
+        (lambda text: "a: [", "cannot be read"),
+        (lambda text: text.replace("ECAPA_TDNN.ECAPA", "No.Such"), "No.Such"),
+        (lambda text: text.replace("kernel_sizes", "kernels"), "kernels"),
+    ],
+)
+def test_descriptions_that_cannot_be_built_are_refused(folder, change, words):
+    path = folder / "hyperparams.yaml"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=f"^{folder}.*{words}") as raised:
+        load_speaker_model(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_folders_without_a_model_say_what_to_do(folder, tmp_path):
+    with pytest.raises(UserError, match="nowhere: no trained model there"):
+        load_speaker_model(tmp_path / "nowhere")
+    unfinished = tmp_path / "run"
+    (unfinished / "save").mkdir(parents=True)
+    with pytest.raises(UserError, match="run: .*has not finished.*again"):
+        load_speaker_model(unfinished)
+    (folder / "hyperparams.yaml").unlink()
+    with pytest.raises(UserError, match="hyperparams.yaml: missing"):
+        load_speaker_model(folder)
+    assert find_inference_folder(str(folder)) == folder
+
+
+# The model in memory ----------------------------------------------------
+
+
+def test_the_model_is_frozen_whatever_is_asked_of_it(trained, wavs):
+    model = load_speaker_model(trained)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert model.train() is model
+    torch.nn.ModuleList([model]).train()
+    assert not any(module.training for module in model.modules())
+    feats = model.features(wavs).requires_grad_()
+    model.cosines(feats).sum().backward()
+    assert feats.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
+    after = model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    cosines = model.cosines(feats)
+    assert cosines.shape == (3, 4) and cosines.abs().max() <= 1 + 1e-6
+
+
+def test_the_key_is_of_weights_and_description(trained, folder):
+    key = load_speaker_model(trained).key
+    assert len(key) == 64 and key == load_speaker_model(folder).key
+
+    def add_half(state):
+        state["blocks.0.conv.conv.bias"][0] += 0.5
+
+    edit(folder, add_half)
+    changed = load_speaker_model(folder).key
+    assert changed != key
+    # What has no weights counts as well: features and wiring.
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    keys = {key, changed}
+    for old, new in (
+        ("std_norm: false", "std_norm: true"),
+        ("n_mels: 20", "n_mels: 20\n  f_max: 4000"),
+        ("n_mels: 20", "n_mels: 20\n  hop_length: 12"),
+        ("dilations: [1, 2, 3, 4, 1]", "dilations: [1, 2, 2, 4, 1]"),
+    ):
+        variant = text.replace(old, new, 1)
+        assert variant != text, (old, text)
+        path.write_text(variant)
+        keys.add(load_speaker_model(folder).key)
+    assert len(keys) == 6
+
+
+def test_loading_leaves_the_callers_random_stream_alone(trained):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    load_teacher(trained, TRAIN_SPEAKERS)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_model_of_embeddings_alone(folder, wavs):
+    """Without a classifier it verifies, and says that it cannot classify."""
+    (folder / "classifier.ckpt").unlink()
+    model = load_speaker_model(folder)
+    assert model.classifier is None
+    assert model.embed(wavs).shape == (3, 8)
+    with pytest.raises(UserError, match="no classifier"):
+        model.cosines(model.features(wavs))
+    with pytest.raises(UserError, match="no classifier.*prototypes"):
+        load_teacher(folder, TRAIN_SPEAKERS)
+
+
+def test_a_classifier_without_rows_is_none(folder, wavs):
+    """SpeechBrain's x-vector hub model ends in a softmax, not in cosines."""
+    path = folder / "hyperparams.yaml"
+    text = path.read_text().replace(
+        "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+        "speechbrain.lobes.models.Xvector.Classifier",
+    )
+    text = text.replace("input_size: 8", "input_shape: [null, null, 8]")
+    path.write_text(text)
+    classifier = XvectorClassifier([None, None, 8], out_neurons=4)
+    torch.save(classifier.state_dict(), folder / "classifier.ckpt")
+    model = load_speaker_model(folder)
+    assert model.classifier is None
+    assert model.embed(wavs).shape == (3, 8)
+
+
+# Classes ----------------------------------------------------------------
+
+
+def test_classes_are_mapped_by_name(trained, wavs):
+    model = load_speaker_model(trained)
+    speakers = ["cleo", "anna", "dora"]
+    teacher = load_teacher(trained, speakers)
+    with torch.no_grad():
+        feats = model.features(wavs)
+        all_cosines = model.cosines(feats)
+        cosines = teacher.cosines(feats)
+    # Equal but for where the rows are normalised.
+    torch.testing.assert_close(
+        cosines, all_cosines[:, [2, 0, 3]], atol=1e-6, rtol=0
+    )
+    assert class_rows(model, speakers) == [2, 0, 3]
+    with pytest.raises(UserError, match="1 of the 2 .*first: zoe.*prototypes"):
+        load_teacher(trained, ["anna", "zoe"])
+    with pytest.raises(UserError, match="teacher_classes: 'rows'"):
+        load_teacher(trained, speakers, classes="rows")
+
+
+def test_prototypes_are_mean_directions():
+    embeddings = torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 2])
+    half = 0.5**0.5
+    expected = torch.tensor([[half, half], [0.0, -1.0], [1.0, 0.0]])
+    torch.testing.assert_close(
+        speaker_prototypes(embeddings, labels, 3), expected
+    )
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_prototypes_stand_in_for_classes(trained, wavs, blocks):
+    """Also where the teacher's own classifier has layers before its rows."""
+    model = load_speaker_model(trained)
+    model.classifier = Classifier(8, lin_blocks=blocks, lin_neurons=6)
+    embeddings = model.embed(wavs)
+    prototypes = speaker_prototypes(embeddings, torch.tensor([1, 0, 2]), 3)
+    teacher = Teacher(model, ["x", "y", "z"], prototypes)
+    cosines = teacher.cosines(model.features(wavs))
+    directions = normalize(embeddings, dim=-1)
+    expected = directions @ directions[[1, 0, 2]].T
+    torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=0)
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_prototypes_through_load_teacher(trained, wavs):
+    def embed(model):
+        return model.embed(wavs), torch.tensor([0, 1, 1])
+
+    teacher = load_teacher(trained, ["x", "y"], "prototypes", embed)
+    assert teacher.rows.shape == (2, 8)
+    assert teacher.cosines(teacher.features(wavs))[0].argmax() == 0
+
+
+def test_layers_before_the_rows_are_applied(wavs):
+    torch.manual_seed(0)
+    model = SpeakerModel(
+        Fbank(n_mels=20),
+        InputNormalization(norm_type="sentence", std_norm=False),
+        ECAPA_TDNN(
+            20,
+            channels=[8] * 4 + [24],
+            lin_neurons=8,
+            attention_channels=8,
+            se_channels=8,
+        ),
+        Classifier(8, lin_blocks=1, lin_neurons=6, out_neurons=2),
+        speakers=["a", "b"],
+    )
+    feats = model.features(wavs)
+    torch.testing.assert_close(
+        Teacher(model, ["b", "a"]).cosines(feats),
+        model.cosines(feats)[:, [1, 0]],
+        atol=1e-6,
+        rtol=0,
+    )
