@@ -37,7 +37,7 @@ def one_sentence_errors():
     try:
         yield
     except UserError as error:
-        _exit(2, f"error: {error}")
+        _exit(2, f"error: {_sentence(error)}")
     except KeyboardInterrupt:
         _exit(
             130,
@@ -53,6 +53,18 @@ def one_sentence_errors():
             "free some space and run the same command again, what was "
             "finished is kept.",
         )
+
+
+def _sentence(error):
+    """The user's sentence, also where a data loader's worker raised it.
+
+    From a worker, torch raises the same type again with the worker's
+    traceback as the message; the sentence is what follows the last name.
+    """
+    message = str(error)
+    if "Original Traceback" in message:
+        return message.rpartition(f"{UserError.__qualname__}: ")[2].strip()
+    return message
 
 
 def _exit(code, message):
