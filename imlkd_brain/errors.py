@@ -34,6 +34,10 @@ def one_sentence_errors():
     >>> with one_sentence_errors():
     ...     pass
     """
+    full = (
+        "error: the disk is full ({}); free some space and run the same "
+        "command again, what was finished is kept."
+    )
     try:
         yield
     except UserError as error:
@@ -47,12 +51,12 @@ def one_sentence_errors():
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _exit(
-            errno.ENOSPC,
-            f"error: the disk is full ({error.filename or 'while writing'}); "
-            "free some space and run the same command again, what was "
-            "finished is kept.",
-        )
+        _exit(errno.ENOSPC, full.format(error.filename or "while writing"))
+    except RuntimeError as error:
+        # torch.save gives no errno; it fails to write for no other reason.
+        if "inline_container" not in str(error) or "Reader" in str(error):
+            raise
+        _exit(errno.ENOSPC, full.format("while writing a checkpoint"))
 
 
 def _sentence(error):
