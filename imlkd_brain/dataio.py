@@ -3,6 +3,7 @@
 Authors: IML-KD contributors
 """
 
+import csv
 import os
 import random
 import sys
@@ -185,13 +186,15 @@ def repeat_to(signal, n_samples):
     return signal.repeat(-(-n_samples // len(signal)))[:n_samples]
 
 
-def train_dataset(csv, data_folder, seconds, sample_rate, seed, speeds=(1.0,)):
+def train_dataset(
+    annotation, data_folder, seconds, sample_rate, seed, speeds=(1.0,)
+):
     """Return the training set and what moves its random chunks on.
 
     Arguments
     ---------
-    csv : str
-        Annotation with the columns of ``prepare_voxceleb``.
+    annotation : str
+        CSV with the columns of ``prepare_voxceleb``.
     data_folder : str
         Stands for ``$data_root`` in the CSV.
     seconds : float
@@ -211,7 +214,7 @@ def train_dataset(csv, data_folder, seconds, sample_rate, seed, speeds=(1.0,)):
     chunks : RandomChunks
         Set its ``epoch`` when an epoch starts.
     """
-    rows = _read_csv(csv, data_folder)
+    rows = _read_csv(annotation, data_folder)
     if tuple(speeds) != (1.0,):
         rows = {
             _perturbed(key, speed): {
@@ -242,7 +245,7 @@ def train_dataset(csv, data_folder, seconds, sample_rate, seed, speeds=(1.0,)):
         n_read = int(round(n_chunk * speed))
         # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
         # `duration` is the file's, whatever rows it was cut into.
-        n_file = int(round(float(duration) * sample_rate))
+        n_file = int(round(duration * sample_rate))
         start = chunks(id_, n_file, n_read)
         signal = read_audio(wav, start, n_read, sample_rate)
         if speed != 1.0:
@@ -254,13 +257,13 @@ def train_dataset(csv, data_folder, seconds, sample_rate, seed, speeds=(1.0,)):
     return dataset, chunks
 
 
-def valid_dataset(csv, data_folder, sample_rate):
+def valid_dataset(annotation, data_folder, sample_rate):
     """Return the validation set: the CSV's own segments, longest first.
 
     Arguments
     ---------
-    csv : str
-        Annotation with the columns of ``prepare_voxceleb``.
+    annotation : str
+        CSV with the columns of ``prepare_voxceleb``.
     data_folder : str
         Stands for ``$data_root`` in the CSV.
     sample_rate : int
@@ -271,8 +274,8 @@ def valid_dataset(csv, data_folder, sample_rate):
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         Gives id, sig, spk_id and utterance (``speaker/session/file``).
     """
-    rows = _read_csv(csv, data_folder)
-    length = {k: int(r["stop"]) - int(r["start"]) for k, r in rows.items()}
+    rows = _read_csv(annotation, data_folder)
+    length = {k: r["stop"] - r["start"] for k, r in rows.items()}
     order = sorted(rows, key=lambda key: (-length[key], key))
     dataset = sb.dataio.dataset.DynamicItemDataset(
         {key: rows[key] for key in order}
@@ -281,7 +284,6 @@ def valid_dataset(csv, data_folder, sample_rate):
     @sb.utils.data_pipeline.takes("wav", "start", "stop")
     @sb.utils.data_pipeline.provides("sig", "utterance")
     def audio_pipeline(wav, start, stop):
-        start, stop = int(start), int(stop)
         yield read_audio(wav, start, stop - start, sample_rate)
         yield utterance_key(wav)
 
@@ -295,25 +297,61 @@ def _perturbed(name, speed):
     return name if speed == 1.0 else f"{name}-sp{speed:g}"
 
 
-def _read_csv(csv, data_folder):
-    """Read an annotation; {ID: row}."""
-    if not os.path.isfile(csv):
+def _read_csv(path, data_folder):
+    """Read an annotation; {ID: row} with numbers as numbers."""
+    if not os.path.isfile(path):
         raise UserError(
-            f"{csv}: missing; let the script prepare the data (`--skip_prep "
+            f"{path}: missing; let the script prepare the data (`--skip_prep "
             "False`), or give the annotation's path."
         )
-    rows = sb.dataio.dataio.load_data_csv(csv, {"data_root": data_folder})
+    rows = {}
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        columns = ("ID", *CSV_COLUMNS)
+        missing = [c for c in columns if c not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"{path}: the column(s) {', '.join(missing)} are missing; "
+                f"expected {','.join(columns)} as prepare_voxceleb writes "
+                "them."
+            )
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            key = row.pop("ID")
+            if key in rows:
+                raise UserError(
+                    f"{where}: the ID `{key}` is there more than once; give "
+                    "each row its own."
+                )
+            rows[key] = _numbers(row, where)
+            row["wav"] = row["wav"].replace("$data_root", data_folder)
     if not rows:
         raise UserError(
-            f"{csv}: holds no utterances; check data_folder ({data_folder})."
-        )
-    missing = [c for c in CSV_COLUMNS if c not in next(iter(rows.values()))]
-    if missing:
-        raise UserError(
-            f"{csv}: the column(s) {', '.join(missing)} are missing; expected "
-            f"ID,{','.join(CSV_COLUMNS)} as prepare_voxceleb writes them."
+            f"{path}: holds no utterances; check data_folder ({data_folder})."
         )
     return rows
+
+
+def _numbers(row, where):
+    """Turn a row's numbers into numbers, in place."""
+    for column, kind in (("duration", float), ("start", int), ("stop", int)):
+        try:
+            row[column] = kind(row[column])
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{where}: {column} is {row[column]!r}; expected "
+                + ("seconds." if kind is float else "a number of samples.")
+            ) from None
+    if not row["duration"] > 0:
+        raise UserError(
+            f"{where}: duration is {row['duration']}; expected seconds above 0."
+        )
+    if not 0 <= row["start"] < row["stop"]:
+        raise UserError(
+            f"{where}: stop ({row['stop']}) must come after start "
+            f"({row['start']}), in samples from 0."
+        )
+    return row
 
 
 def encode_speakers(dataset, path, expected=None):
