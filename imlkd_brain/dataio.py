@@ -391,11 +391,13 @@ def encode_speakers(dataset, path, expected=None):
             f"training annotation has {len(speakers)}; leave the key out, it "
             "is derived."
         )
-    encoder = sb.dataio.encoder.CategoricalEncoder()
-    if not encoder.load_if_possible(path):
+    encoder = _kept_encoder(path)
+    if encoder is None:
+        encoder = sb.dataio.encoder.CategoricalEncoder()
         for speaker in speakers:
             encoder.add_label(speaker)
-        encoder.save(path)
+        encoder.save(path + ".tmp")
+        os.replace(path + ".tmp", path)
     encoder.expect_len(len(speakers))
     if sorted(encoder.lab2ind) != speakers:
         raise UserError(
@@ -403,6 +405,16 @@ def encode_speakers(dataset, path, expected=None):
             "output_folder belongs to another experiment, give a new one."
         )
     return encoder
+
+
+def _kept_encoder(path):
+    """The label encoder in a file; None if there is none, or half of one."""
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    try:
+        return encoder if encoder.load_if_possible(path) else None
+    except KeyError:
+        # Cut short before the last lines, which SpeechBrain looks up.
+        return None
 
 
 def find_list(source, data_folder, save_folder):
