@@ -449,9 +449,13 @@ def find_list(source, data_folder, save_folder):
     problem = "no such file"
     if "://" in source:
         path = os.path.join(save_folder, name)
+        if os.path.isfile(path):
+            return path
         try:
             os.makedirs(save_folder, exist_ok=True)
-            download_file(source, path)
+            # Half a list reads as a list, so it gets its name when whole.
+            download_file(source, path + ".tmp", replace_existing=True)
+            os.replace(path + ".tmp", path)
             return path
         except OSError as error:
             problem = f"cannot be downloaded ({error})"

@@ -363,12 +363,12 @@ def test_a_list_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
     url = "https://nowhere.invalid/meta/veri_test2.txt"
     save = tmp_path / "save"
 
-    def broken_off(source, path):
+    def broken_off(source, path, replace_existing):
         with open(path, "w") as stream:
             stream.write("1 a")
         raise ConnectionResetError("gone")
 
-    def complete(source, path):
+    def complete(source, path, replace_existing):
         with open(path, "w") as stream:
             stream.write("1 a b")
 
