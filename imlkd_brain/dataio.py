@@ -464,6 +464,33 @@ def find_list(source, data_folder, save_folder):
     )
 
 
+def check_known_speakers(dataset, encoder, annotation):
+    """Refuse validation speakers that the classifier has no class for.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The validation set, where the error rate is what is measured.
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    annotation : str
+        The validation CSV, for the message.
+
+    Raises
+    ------
+    UserError
+        Naming the first speaker that is not a training speaker.
+    """
+    speakers = {row["spk_id"] for row in dataset.data.values()}
+    unknown = sorted(speakers - set(encoder.lab2ind))
+    if unknown:
+        raise UserError(
+            f"{annotation}: {len(unknown)} speakers are not training speakers "
+            f"(first: {unknown[0]}), so there is no error rate; give dev "
+            "trials (`--valid_trials`), or utterances of training speakers."
+        )
+
+
 def valid_trials(path, dataset):
     """Read the dev trials and check that the validation set has them all.
 

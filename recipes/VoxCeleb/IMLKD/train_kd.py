@@ -30,6 +30,7 @@ from voxceleb_prepare import prepare_voxceleb
 import speechbrain as sb
 from imlkd_brain.brain import BATCHNORM_POLICIES, IMLKDBrain
 from imlkd_brain.dataio import (
+    check_known_speakers,
     encode_speakers,
     find_list,
     load_hyperparameters,
@@ -77,7 +78,9 @@ def dataio_prep(hparams):
     train_data.set_output_keys(["id", "sig", "spk_id_encoded"])
     valid_keys = ["id", "sig", "utterance"]
     if dev_trials is None:
-        # The speakers are the training ones, so they have a class.
+        check_known_speakers(
+            valid_data, label_encoder, hparams["valid_annotation"]
+        )
         valid_data.add_dynamic_item(label_pipeline)
         valid_keys.append("spk_id_encoded")
     valid_data.set_output_keys(valid_keys)
