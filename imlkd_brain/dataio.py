@@ -12,6 +12,7 @@ import soundfile
 import torch
 import torchaudio
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
@@ -63,16 +64,56 @@ def load_hyperparameters(argv):
             "recipe's folder (recipes/VoxCeleb/IMLKD), whose hparams/ holds "
             "them."
         ) from None
-    except KeyError as error:
-        raise UserError(
-            f"{hparams_file}: an option on the command line names no key of "
-            f"the YAML ({error.args[0]}); check its spelling against the file."
-        ) from error
-    except ValueError as error:
-        if "PLACEHOLDER" not in str(error):
+    except YAMLError as error:
+        raise UserError(_unreadable(hparams_file, overrides, error)) from error
+    except UserError:
+        raise
+    except (ImportError, KeyError, TypeError, ValueError) as error:
+        message = _yaml_mistake(hparams_file, error)
+        if message is None:
             raise
-        raise UserError(_placeholder_message(hparams_file, error)) from error
+        raise UserError(message) from error
     return hparams_file, hparams, run_opts, overrides
+
+
+def _unreadable(hparams_file, overrides, error):
+    """Say whether the file or an option is no YAML, and where."""
+    mark = getattr(error, "problem_mark", None)
+    problem = " ".join(str(getattr(error, "problem", error)).split())
+    # The command line's overrides are parsed as a string, the file by name.
+    if mark is None or mark.name == hparams_file:
+        line = "" if mark is None else f", line {mark.line + 1}"
+        return f"{hparams_file}{line}: cannot be read as YAML ({problem})."
+    lines = overrides.splitlines()
+    option = lines[min(mark.line, len(lines) - 1)]
+    return (
+        f"the option `--{option.replace(':', '', 1)}` cannot be read as YAML "
+        f"({problem}); quote it for the shell, as in `--durations '[1.0, "
+        "2.0]'`."
+    )
+
+
+def _yaml_mistake(hparams_file, error):
+    """The sentence for what HyperPyYAML complains about; None for a bug."""
+    text = " ".join(" ".join(map(str, error.args)).split())
+    if "PLACEHOLDER" in text:
+        return _placeholder_message(hparams_file, error)
+    if isinstance(error, KeyError) and text.startswith("Override"):
+        key = text.split("'")[1]
+        return (
+            f"{hparams_file}: the option `--{key}` names no key of this YAML; "
+            "check its spelling against the file."
+        )
+    if text.startswith(
+        (
+            "There is no such",
+            "The reference",
+            "Invalid argument to",
+            "The structure of the overrides",
+        )
+    ):
+        return f"{hparams_file}: {text}; correct the YAML or the option."
+    return None
 
 
 def _placeholder_message(hparams_file, error):

@@ -453,7 +453,7 @@ def test_each_mistake_on_the_command_line_has_its_sentence(yaml, tmp_path):
         (["none.yaml"], "^none.yaml: no such hyperparameter file"),
         ([yaml], f"--data_folder /path/to/VoxCeleb1.*minivox.*{minivox}"),
         ([yaml, "--data_folder", "d"], "give `--other ...`, it has no"),
-        ([*filled, "--sed", "4"], "names no key.*sed"),
+        ([*filled, "--sed", "4"], "--sed` names no key"),
         ([*filled, "--rule", "trapezoid"], "rule.*trapezoid.*midpoint"),
         ([*filled, "--lengths", "[1.0, 2"], "cannot be read.*lengths"),
         ([*filled, "--seed", "1: 2"], "cannot be read.*seed"),
@@ -476,6 +476,6 @@ def test_a_broken_yaml_has_its_sentence(tmp_path):
         ("a: !ref <b>\n", "<b>"),
     ):
         path.write_text(text)
-        with pytest.raises(UserError, match=f"^{path}: .*{words}") as raised:
+        with pytest.raises(UserError, match=f"^{path}.*{words}") as raised:
             load_hyperparameters([str(path)])
         assert "\n" not in str(raised.value)
