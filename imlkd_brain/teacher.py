@@ -152,14 +152,28 @@ class SpeakerModel(torch.nn.Module):
     def _fingerprint(self):
         """Hash the weights and the description of every module."""
         digest = hashlib.sha256()
-        digest.update(repr(self.compute_features).encode())
-        digest.update(repr(self.mean_var_norm).encode())
+        for name, module in self.named_modules():
+            if module is not self:
+                # repr() leaves out what has no weights: hop length, dilation,
+                # the kind of normalisation.
+                digest.update(f"{name} {type(module)}".encode())
+                digest.update(repr(_settings(module)).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             # Through bytes, not numpy: bfloat16 has no numpy type.
             data = value.detach().cpu().contiguous().flatten()
             digest.update(data.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _settings(module):
+    """Plain values that a module was built with, sorted by name."""
+    plain = (bool, int, float, str, tuple, list, type(None))
+    return sorted(
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and not name.startswith("_")
+    )
 
 
 class Teacher(SpeakerModel):
