@@ -208,16 +208,24 @@ class Teacher(SpeakerModel):
             model.source,
         )
         if prototypes is None:
+            if self.classifier is None:
+                raise UserError(
+                    f"{self.source}: this model has no classifier of cosines "
+                    "to teach classes with; give `--teacher_classes "
+                    "prototypes` to use mean teacher embeddings as classes."
+                )
             rows = class_rows(self, speakers)
             weight = self.classifier.weight[rows]
+            self.layers = getattr(self.classifier, "blocks", ())
         else:
+            # Means of embeddings: a classifier's own layers do not apply.
             weight = prototypes
+            self.layers = ()
         self.register_buffer("rows", normalize(weight.detach().float(), dim=-1))
 
     def classify(self, embeddings):
         """Return cosines (batch, student speakers) of embeddings (batch, dim)."""
-        blocks = getattr(self.classifier, "blocks", ())
-        for layer in blocks:
+        for layer in self.layers:
             embeddings = layer(embeddings)
         return normalize(embeddings, dim=-1) @ self.rows.to(embeddings).T
 
