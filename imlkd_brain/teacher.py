@@ -390,9 +390,7 @@ def load_speaker_model(source, device="cpu"):
     # Building modules draws random numbers: the caller's stream must not
     # depend on whether there is a teacher.
     with torch.random.fork_rng(devices=[]):
-        with open(description, encoding="utf-8") as stream:
-            # A hub model's own paths are not needed: the files are here.
-            hparams = load_hyperpyyaml(stream)
+        hparams = _build(description)
     for key in MODEL_KEYS:
         if key not in hparams:
             raise UserError(
@@ -402,10 +400,11 @@ def load_speaker_model(source, device="cpu"):
     _load_strictly(hparams["embedding_model"], folder / "embedding_model.ckpt")
     classifier = hparams.get("classifier")
     classifier_file = folder / "classifier.ckpt"
-    if classifier is not None and classifier_file.is_file():
-        _load_strictly(classifier, classifier_file)
-    else:
+    if not hasattr(classifier, "weight") or not classifier_file.is_file():
+        # None, or one that ends in a softmax as the x-vector's: no cosines.
         classifier = None
+    else:
+        _load_strictly(classifier, classifier_file)
     speakers = _read_speakers(folder)
     if classifier is not None and len(speakers) != len(classifier.weight):
         raise UserError(
@@ -425,6 +424,21 @@ def load_speaker_model(source, device="cpu"):
     return model.to(device)
 
 
+def _build(description):
+    """Build the modules that an inference folder's YAML describes."""
+    try:
+        with open(description, encoding="utf-8") as stream:
+            # A hub model's own paths are not needed: the files are here.
+            return load_hyperpyyaml(stream) or {}
+    except Exception as error:
+        # YAML, imports and constructors raise many types.
+        reason = " ".join(" ".join(map(str, error.args)).split())
+        raise UserError(
+            f"{description}: cannot be read as a model's description "
+            f"({type(error).__name__}: {reason}); export the model again."
+        ) from error
+
+
 def _load_strictly(module, path):
     """Load a state dict and raise if keys or shapes differ, or on NaN."""
     try:
@@ -437,6 +451,11 @@ def _load_strictly(module, path):
             f"{path}: not a readable checkpoint ({type(error).__name__}); "
             "the file is broken or cut short, train or export it again."
         ) from error
+    if not isinstance(state, dict):
+        raise UserError(
+            f"{path}: not a readable checkpoint (it holds a "
+            f"{type(state).__name__}); expected a module's state dict."
+        )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -459,9 +478,14 @@ def _read_speakers(folder):
         path = folder / name
         if path.is_file():
             encoder = CategoricalEncoder()
-            encoder.load(path)
-            encoder.ignore_len()
-            return [encoder.ind2lab[i] for i in range(len(encoder))]
+            try:
+                encoder.load(path)
+                return [encoder.ind2lab[i] for i in range(len(encoder))]
+            except (KeyError, SyntaxError, ValueError) as error:
+                raise UserError(
+                    f"{path}: not a readable label encoder; the file is "
+                    "broken or cut short, export the model again."
+                ) from error
     return []
 
 
