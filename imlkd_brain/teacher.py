@@ -168,12 +168,18 @@ class SpeakerModel(torch.nn.Module):
 
 def _settings(module):
     """Plain values that a module was built with, sorted by name."""
-    plain = (bool, int, float, str, tuple, list, type(None))
     return sorted(
         (name, value)
         for name, value in vars(module).items()
-        if isinstance(value, plain) and not name.startswith("_")
+        if _is_plain(value) and not name.startswith("_")
     )
+
+
+def _is_plain(value):
+    """Whether a value's text is the same in every process."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 class Teacher(SpeakerModel):
