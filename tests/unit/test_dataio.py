@@ -455,9 +455,9 @@ def test_each_mistake_on_the_command_line_has_its_sentence(yaml, tmp_path):
         ([yaml, "--data_folder", "d"], "give `--other ...`, it has no"),
         ([*filled, "--sed", "4"], "--sed` names no key"),
         ([*filled, "--rule", "trapezoid"], "rule.*trapezoid.*midpoint"),
-        ([*filled, "--lengths", "[1.0, 2"], "cannot be read.*lengths"),
-        ([*filled, "--seed", "1: 2"], "cannot be read.*seed"),
-        ([*filled, "--integrated_inputs", "3"], "structure.*integrated"),
+        ([*filled, "--lengths", "[1.0, 2"], "--lengths.*cannot be read"),
+        ([*filled, "--seed", "1: 2"], "--seed.*cannot be read"),
+        ([*filled, "--seed", "{a: 1}"], "structure.*seed"),
     ):
         with pytest.raises(UserError, match=words) as raised:
             load_hyperparameters(argv)
@@ -473,7 +473,7 @@ def test_a_broken_yaml_has_its_sentence(tmp_path):
     for text, words in (
         ("a: [1\n", "cannot be read"),
         ("a: !new:no.such.Class\n", "no.such.Class"),
-        ("a: !ref <b>\n", "<b>"),
+        ("a: !ref <b>\n", 'reference "b"'),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=f"^{path}.*{words}") as raised:

@@ -48,7 +48,8 @@ def wavs():
 def edit(folder, change, file="embedding_model.ckpt"):
     """Rewrite a checkpoint with a changed state."""
     state = torch.load(folder / file)
-    torch.save(change(state) or state, folder / file)
+    changed = change(state)
+    torch.save(state if changed is None else changed, folder / file)
 
 
 # The format on disk -----------------------------------------------------

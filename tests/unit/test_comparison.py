@@ -1,0 +1,414 @@
+"""Comparisons: closed forms, planted differences, plans and their options."""
+
+import json
+import shutil
+from pathlib import Path
+
+import compare
+import pandas as pd
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from synthetic import TRAIN_SPEAKERS, write_corpus, write_model
+
+import speechbrain as sb
+from imlkd_brain import comparison
+from imlkd_brain.comparison import (
+    collect_runs,
+    dev_table,
+    read_curves,
+    relative_differences,
+    run_folder,
+    score_run,
+    summarise,
+    write_report,
+)
+from imlkd_brain.errors import UserError
+
+RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
+
+
+def table(values):
+    """Rows of a comparison from {(seed, method, duration): (eer, dcf)}."""
+    return pd.DataFrame(
+        {
+            "pair": "p",
+            "fold": 0,
+            "seed": seed,
+            "method": method,
+            "duration": duration,
+            "group": "all",
+            "eer": eer,
+            "min_dcf": dcf,
+        }
+        for (seed, method, duration), (eer, dcf) in values.items()
+    )
+
+
+# Statistics -------------------------------------------------------------
+
+
+def replicates_of(means, n_runs=5, n_samples=400, noise=0.3):
+    """EER replicates around a mean per method, with the runs' own level."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    level = 1 + 0.2 * draw(n_runs)
+    return {
+        ("p", run, method, duration): level[run] * mean
+        + noise * draw(n_samples)
+        for run in range(n_runs)
+        for method, mean in means.items()
+        for duration in ("full", "2s")
+    }
+
+
+def test_a_method_does_not_differ_from_itself():
+    rows = table({(1, "m", "full"): (7.0, 0.5), (2, "m", "full"): (9.0, 0.5)})
+    result = relative_differences(
+        replicates_of({"m": 10.0}), rows, "p", "m", "m"
+    )
+    assert result == {
+        "method": "m",
+        "baseline": "m",
+        "relative": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "p_value": 1.0,
+    }
+
+
+def test_a_planted_difference_is_found_and_no_other():
+    replicates = replicates_of({"good": 8.0, "same": 10.0, "base": 10.0})
+    rows = table(
+        {(1, m, "full"): (e, 0.5) for m, e in (("good", 8), ("base", 10))}
+    )
+    found = relative_differences(replicates, rows, "p", "good", "base")
+    # The levels of the runs are shared, so that they cancel in the ratio.
+    assert found["low"] < -20 < found["high"] < -15
+    assert found["relative"] == pytest.approx(-20)
+    # No replicate on the other side: one in 400, the least it can say.
+    assert found["p_value"] == pytest.approx(1 / 400)
+    rows = table(
+        {(1, m, "full"): (e, 0.5) for m, e in (("same", 10), ("base", 10))}
+    )
+    none = relative_differences(replicates, rows, "p", "same", "base")
+    assert none["low"] < 0 < none["high"] and none["p_value"] > 0.05
+    # The other way round is the other way round.
+    back = relative_differences(
+        replicates,
+        table(
+            {(1, m, "full"): (e, 0.5) for m, e in (("good", 8), ("base", 10))}
+        ),
+        "p",
+        "base",
+        "good",
+    )
+    assert back["relative"] == pytest.approx(25)
+    assert back["low"] == pytest.approx(100 / (100 + found["high"]) * 100 - 100)
+
+
+def test_summarise_by_hand():
+    rows = table(
+        {
+            (1, "m", "full"): (1.0, 0.1),
+            (1, "m", "2s"): (3.0, 0.3),
+            (2, "m", "full"): (5.0, 0.5),
+            (2, "m", "2s"): (11.0, 0.9),
+        }
+    )
+    row = summarise(rows).loc[("p", "all", "m")]
+    assert row["eer", "full", "mean"] == 3.0
+    # Sample standard deviation of 1 and 5.
+    assert row["eer", "full", "std"] == pytest.approx(8**0.5)
+    # Per run first (2 and 8), then over the runs.
+    assert row["eer", "mean", "mean"] == 5.0
+    assert row["eer", "mean", "std"] == pytest.approx(18**0.5)
+    assert row["min_dcf", "mean", "mean"] == pytest.approx(0.45)
+
+
+def test_dev_table_by_hand():
+    curves = pd.DataFrame(
+        [
+            ("p", "worse", 0, 1, 10, 1.0, 9.0),
+            ("p", "worse", 0, 1, 20, 2.0, 8.0),
+            ("p", "better", 0, 1, 10, 1.0, 4.0),
+            ("p", "better", 0, 1, 20, 3.0, 6.0),
+            ("p", "better", 0, 2, 10, 5.0, 2.0),
+        ],
+        columns=["pair", "method", "fold", "seed", "updates", "minutes", "eer"],
+    )
+    result = dev_table(curves)
+    assert result["method"].tolist() == ["better", "worse"]
+    assert result["eer"].tolist() == [3.0, 8.0]
+    assert result["minutes"].tolist() == [4.0, 2.0]
+    assert result["std"][0] == pytest.approx(2**0.5)
+
+
+# From models to a report ------------------------------------------------
+
+
+def change(folder, seed):
+    """Give a model other weights."""
+    path = folder / "inference" / "embedding_model.ckpt"
+    state = torch.load(path)
+    generator = torch.Generator().manual_seed(seed)
+    weight = state["fc.conv.weight"]
+    weight += 0.3 * torch.randn(weight.shape, generator=generator)
+    torch.save(state, path)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Two runs of a teacher and a student, and a list over four speakers."""
+    data = write_corpus(tmp_path / "data")
+    names = [f"{s}/s{i}/1.wav" for s in TRAIN_SPEAKERS for i in range(2)]
+    lines = [
+        f"{int(a[:4] == b[:4])} {a} {b}\n"
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    trials = data / "trials.txt"
+    trials.write_text("".join(lines))
+    output = tmp_path / "out"
+    model = write_model(tmp_path / "model")
+    for run in RUNS:
+        place = run_folder(output, "p", run)
+        for method, seed in (("teacher", 0), ("scratch", run["seed"])):
+            shutil.copytree(model, place / method / "inference")
+            change(place / method, seed)
+            (place / method / "train_stats.csv").write_text(
+                "epoch,updates,train seconds,valid EER\n"
+                "1,10,60,20\n2,20,30,15\n"
+            )
+    hparams = {
+        "pairs": {"p": {}},
+        "runs": RUNS,
+        "methods": {"scratch": {}},
+        "baselines": ["scratch", "teacher"],
+        "durations": [None, 0.3],
+        "data_folder": str(data),
+        "output_folder": str(output),
+        "crop_seed": 1,
+        "bootstrap_samples": 50,
+        "plots": False,
+    }
+    return hparams, trials
+
+
+def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
+    hparams, trials = finished
+    folder = run_folder(hparams["output_folder"], "p", RUNS[0])
+    embedded = []
+    embed = comparison.embed_utterances
+
+    def counted(*args):
+        embedded.append(args[0].name)
+        return embed(*args)
+
+    monkeypatch.setattr(comparison, "embed_utterances", counted)
+
+    def score():
+        embedded.clear()
+        scores, located = score_run(
+            folder,
+            ["teacher", "scratch"],
+            trials,
+            hparams["data_folder"],
+            [None, 0.3],
+            1,
+            "cpu",
+        )
+        assert all(
+            len(values) == len(located.trials.labels)
+            for by_duration in scores.values()
+            for values in by_duration.values()
+        )
+        return scores
+
+    first = score()
+    assert {"teacher", "scratch"} == set(embedded)
+    second = score()
+    assert not embedded
+    for method, by_duration in first.items():
+        assert list(by_duration) == ["full", "0.3s"]
+        for duration, values in by_duration.items():
+            assert torch.equal(values, second[method][duration])
+    change(folder / "scratch", 9)
+    third = score()
+    assert set(embedded) == {"scratch"}
+    assert not torch.equal(first["scratch"]["full"], third["scratch"]["full"])
+    # Other trials under the same name, as a corpus built anew leaves.
+    lines = trials.read_text().splitlines(keepends=True)
+    trials.write_text("".join(lines[::-1][3:]))
+    fourth = score()
+    torch.testing.assert_close(
+        fourth["teacher"]["full"], first["teacher"]["full"].flip(0)[3:]
+    )
+
+
+def test_a_report_from_finished_runs(finished):
+    hparams, trials = finished
+    rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
+    overall = rows[rows["group"] == "all"]
+    assert len(overall) == 2 * 2 * 2
+    assert (overall["trials"] == 28).all()
+    assert replicates["p", 0, "scratch", "full"].shape == (50,)
+    curves = read_curves(
+        hparams["output_folder"], ["p"], RUNS, hparams["methods"]
+    )
+    assert curves["minutes"].tolist() == [1.0, 1.5] * 2
+    assert curves["eer"].tolist() == [20, 15] * 2
+    text = write_report(
+        hparams, rows, replicates, curves, {"date": "2024-01-01"}
+    )
+    folder = Path(hparams["output_folder"])
+    assert (folder / "table.md").read_text() == text
+    results = json.loads((folder / "results.json").read_text())
+    assert results["date"] == "2024-01-01"
+    (figure,) = (
+        entry
+        for entry in results["summary"]
+        if (entry["group"], entry["method"]) == ("all", "scratch")
+        and (entry["figure"], entry["duration"]) == ("eer", "full")
+    )
+    chosen = overall[
+        (overall["method"] == "scratch") & (overall["duration"] == "full")
+    ]
+    assert figure["mean"] == pytest.approx(chosen["eer"].mean())
+    assert f"{figure['mean']:.2f} ± {figure['std']:.2f}" in text
+    (difference,) = results["differences"]
+    assert difference["baseline"] == "teacher"
+    assert f"{difference['relative']:+.1f} (" in text
+    kept = pd.read_csv(folder / "runs.csv")
+    assert kept["eer"].tolist() == pytest.approx(rows["eer"].tolist(), 1e-5)
+
+
+def test_curves_of_an_unfinished_comparison(tmp_path):
+    with pytest.raises(UserError, match="train_stats.csv: missing"):
+        read_curves(tmp_path, ["p"], RUNS, ["m"])
+
+
+# Plans ------------------------------------------------------------------
+
+
+@pytest.fixture
+def hparams(tmp_path):
+    trials = tmp_path / "data" / "trials"
+    trials.mkdir(parents=True)
+    for fold in (0, 1):
+        for part in ("dev", "test"):
+            (trials / f"fold{fold}_{part}.txt").write_text("1 a b\n")
+    return {
+        "output_folder": str(tmp_path / "out"),
+        "data_folder": str(tmp_path / "data"),
+        "runs": RUNS,
+        "train_teacher": "teacher.yaml",
+        "train_student": "student.yaml",
+        "teacher_overrides": {"number_of_epochs": 3},
+        "student_overrides": {"number_of_epochs": 4},
+        "pairs": {"p": {"teacher": {"lr": 0.1}, "student": {"lr": 0.2}}},
+        "methods": {
+            "scratch": {"method": "scratch"},
+            "long": {"method": "iml_kd", "number_of_epochs": 9},
+        },
+        "device": "cpu",
+    }
+
+
+def options(job):
+    """A training's options, as its YAML will have them."""
+    script, yaml, *rest = job["command"][1:]
+    assert Path(script).name == "train_kd.py" and Path(script).is_file()
+    file, run_opts, overrides = sb.parse_arguments([yaml, *rest])
+    assert run_opts.noprogressbar and run_opts.device == "cpu"
+    keys = {line.split(":")[0] for line in overrides.splitlines()}
+    blank = "".join(f"{key}: null\n" for key in keys)
+    return file, load_hyperpyyaml(blank, overrides)
+
+
+def test_methods_of_a_run_differ_in_their_overrides_alone(
+    hparams, monkeypatch, tmp_path
+):
+    # Wherever it is run from.
+    monkeypatch.chdir(tmp_path)
+    jobs = compare.plan(hparams)
+    assert len(jobs) == 2 * (1 + 2)
+    assert len({job["folder"] for job in jobs}) == len(jobs)
+    for run, (teacher, *students) in zip(
+        RUNS, (jobs[:3], jobs[3:]), strict=True
+    ):
+        place = run_folder(hparams["output_folder"], "p", run)
+        yaml, taught = options(teacher)
+        assert yaml == "teacher.yaml" and teacher["depends"] is None
+        assert taught == {
+            "seed": run["seed"],
+            "data_folder": hparams["data_folder"],
+            "train_annotation": str(place / "csv" / "train.csv"),
+            "valid_annotation": str(place / "csv" / "dev.csv"),
+            "valid_trials": str(
+                tmp_path / "data" / "trials" / f"fold{run['fold']}_dev.txt"
+            ),
+            "skip_prep": True,
+            "number_of_epochs": 3,
+            "lr": 0.1,
+            "output_folder": str(place / "teacher"),
+        }
+        for name, job in zip(hparams["methods"], students, strict=True):
+            yaml, student = options(job)
+            assert yaml == "student.yaml"
+            assert job["depends"] == teacher["folder"] == place / "teacher"
+            assert job["folder"] == place / name
+            assert student == {
+                **taught,
+                "number_of_epochs": 4,
+                "lr": 0.2,
+                "teacher_folder": str(place / "teacher"),
+                "output_folder": str(place / name),
+                **hparams["methods"][name],
+            }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [None, 2.0, 1.0],
+        {"iml_kd": {"raw": {"embedding": 10.0}, "integrated": {}}},
+        None,
+        True,
+        0.25,
+        1e-8,
+        1.5e20,
+        -3,
+        "iml_kd",
+        "two words",
+        "a: b # c",
+        "null",
+        "1e3",
+        "a=b",
+        "--odd",
+        "größe 𝛼",
+        "",
+        Path("/some where/a=b"),
+    ],
+)
+def test_options_survive_the_command_line(value):
+    job = compare.job(
+        {"recipe": "x.yaml", "device": "cpu"},
+        "recipe",
+        Path("out"),
+        {"first": value, "second": value, "last": 1},
+        None,
+    )
+    expected = str(value) if isinstance(value, Path) else value
+    _, found = options(job)
+    assert found == {"first": expected, "second": expected, "last": 1}
+    assert type(found["first"]) is type(expected)
+
+
+def test_a_missing_fold_is_said(hparams):
+    hparams["runs"] = [{"fold": 7, "seed": 1}]
+    with pytest.raises(UserError, match="fold7_dev.txt: missing.*`runs`"):
+        compare.plan(hparams)
