@@ -675,9 +675,11 @@ def _speechbrain_rates(positive_scores, negative_scores):
         torch.sort(torch.cat([positive, negative])).values
     )
     midpoints = (scores[:-1] + scores[1:]) / 2
-    # The sum of two huge scores may overflow, so the midpoints have to be
-    # sorted in rather than interleaved.
-    thresholds = torch.sort(torch.cat([scores, midpoints])).values
+    thresholds = scores.new_empty(2 * len(scores) - 1)
+    thresholds[0::2], thresholds[1::2] = scores, midpoints
+    if not torch.isfinite(midpoints).all():
+        # The sum of two huge scores overflows: its midpoint is out of order.
+        thresholds = torch.sort(thresholds).values
     misses, false_alarms = _error_counts(positive, negative, thresholds)
     return (
         thresholds,

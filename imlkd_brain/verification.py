@@ -933,8 +933,11 @@ def unit_length(embeddings):
 def cohort_statistics(embeddings, cohort, top=None, block=512):
     """Mean and standard deviation of each utterance's impostor scores.
 
-    One product with the cohort for each block of utterances, so the memory is
-    ``block * cohort`` numbers whatever the number of utterances.
+    Over the whole cohort they need no scores: the mean of cosines is the
+    cosine with the mean, and their variance a quadratic form in the cohort's
+    covariance, D x D. Over the highest scores there is one product with the
+    cohort for each block of utterances, so the memory is ``block * cohort``
+    numbers whatever the number of utterances.
 
     Arguments
     ---------
@@ -974,14 +977,23 @@ def cohort_statistics(embeddings, cohort, top=None, block=512):
             "has no statistics: at least two must be used, and no more than "
             "there are."
         )
-    cohort = unit_length(cohort).T.contiguous()
+    cohort = unit_length(cohort)
+    # In float64, as the scores of one speaker with a cohort may differ little.
+    centre = cohort.double().mean(dim=0)
+    spread = cohort.double() - centre
+    covariance = spread.T @ spread / (len(cohort) - 1)
     mean, std = embeddings.new_empty(2, len(embeddings))
     for start in range(0, len(embeddings), block):
         part = slice(start, start + block)
-        scores = unit_length(embeddings[part]) @ cohort
-        if top is not None:
-            scores = torch.topk(scores, top, dim=1, sorted=False).values
-        std[part], mean[part] = torch.std_mean(scores, dim=1)
+        unit = unit_length(embeddings[part])
+        if top is None:
+            unit = unit.double()
+            mean[part] = unit @ centre
+            variance = torch.einsum("nd,de,ne->n", unit, covariance, unit)
+            std[part] = variance.clamp(min=0).sqrt()
+        else:
+            scores = torch.topk(unit @ cohort.T, top, dim=1, sorted=False)
+            std[part], mean[part] = torch.std_mean(scores.values, dim=1)
     return mean, std
 
 
