@@ -324,8 +324,11 @@ def options(job):
     assert Path(script).name == "train_kd.py" and Path(script).is_file()
     file, run_opts, overrides = sb.parse_arguments([yaml, *rest])
     assert run_opts.noprogressbar and run_opts.device == "cpu"
-    keys = {line.split(":")[0] for line in overrides.splitlines()}
-    blank = "".join(f"{key}: null\n" for key in keys)
+    # HyperPyYAML puts a mapping into a mapping, anything else in its place.
+    blank = "".join(
+        f"{line.split(':')[0]}: {'{}' if ': {' in line else 'null'}\n"
+        for line in overrides.splitlines()
+    )
     return file, load_hyperpyyaml(blank, overrides)
 
 

@@ -85,20 +85,24 @@ def plan(hparams):
 
 def job(hparams, recipe, folder, overrides, depends):
     """Describes one training."""
-    command = [sys.executable, "train_kd.py", hparams[recipe]]
+    script = Path(__file__).with_name("train_kd.py")
+    command = [sys.executable, str(script), hparams[recipe]]
     for key, value in overrides.items():
-        # The command line splits at `=`, so values are given by themselves.
-        text = value if isinstance(value, str) else json_or_path(value)
-        command += [f"--{key}", text]
+        command += [f"--{key}", option(value)]
     command.append("--noprogressbar")
     if hparams["device"]:
         command += ["--device", hparams["device"]]
     return {"folder": folder, "command": command, "depends": depends}
 
 
-def json_or_path(value):
-    """Writes an override's value as YAML reads it."""
-    return str(value) if isinstance(value, Path) else json.dumps(value)
+def option(value):
+    """Writes an override's value so that the command line leaves it whole."""
+    text = str(value) if isinstance(value, Path) else value
+    # JSON is YAML, and quoted there is no `: ` or `#` to trip over. The
+    # command line is split at `=`, and reads 1e-08 as a string.
+    if isinstance(value, float):
+        return f"{value:.17e}" if "e" in repr(value) else repr(value)
+    return json.dumps(text, ensure_ascii=False).replace("=", "\\u003d")
 
 
 def fold_list(hparams, run, part):
