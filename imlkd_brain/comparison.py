@@ -8,6 +8,7 @@ from resampling the runs and, within each, its test speakers.
 Authors: IML-KD contributors
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -92,12 +93,14 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
         The list, for labels and speakers.
     """
     located = locate_trials(read_trials(trials), data_folder)
+    # By what is in the list: a corpus built anew has others by its name.
+    listed = hashlib.sha256(Path(trials).read_bytes()).hexdigest()
     scores = {}
     for method in methods:
         kept = folder / method / "scores.npz"
         model = load_speaker_model(folder / method, device)
         wanted = {
-            duration_name(d): f"{model.key} {crop_name(d, seed)} {trials}"
+            duration_name(d): f"{model.key} {crop_name(d, seed)} {listed}"
             for d in durations
         }
         found = dict(np.load(kept)) if kept.is_file() else {}
