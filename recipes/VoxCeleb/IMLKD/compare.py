@@ -98,10 +98,8 @@ def job(hparams, recipe, folder, overrides, depends):
 def option(value):
     """Writes an override's value so that the command line leaves it whole."""
     text = str(value) if isinstance(value, Path) else value
-    # JSON is YAML, and quoted there is no `: ` or `#` to trip over. The
-    # command line is split at `=`, and reads 1e-08 as a string.
-    if isinstance(value, float):
-        return f"{value:.17e}" if "e" in repr(value) else repr(value)
+    # JSON is YAML, and what is quoted has no `: ` or `#` to trip over; the
+    # command line is split at `=`.
     return json.dumps(text, ensure_ascii=False).replace("=", "\\u003d")
 
 
