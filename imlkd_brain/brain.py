@@ -194,7 +194,7 @@ class IMLKDBrain(sb.Brain):
         cosines = self.modules.classifier(first).squeeze(1)
         for seconds, values in embeddings.items():
             for utterance, value in zip(
-                batch.utterance, values.squeeze(1), strict=False
+                batch.utterance, values.squeeze(1), strict=True
             ):
                 self.embeddings[seconds][utterance] = value.float().cpu()
         return cosines
@@ -206,7 +206,7 @@ class IMLKDBrain(sb.Brain):
             return wavs, lens
         n_crop = int(seconds * self.hparams.sample_rate)
         crops = []
-        for wav, length, name in zip(wavs, lens, batch.id, strict=False):
+        for wav, length, name in zip(wavs, lens, batch.id, strict=True):
             n_samples = int(round(float(length) * len(wav)))
             start = random.Random(f"{name}/{seconds}").randint(
                 0, max(0, n_samples - n_crop)
@@ -287,7 +287,9 @@ class IMLKDBrain(sb.Brain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs every term; keeps the checkpoint with the best dev figure."""
-        stats = {key: self.sums[key] / self.counts[key] for key in self.sums}
+        stats = {
+            key: float(self.sums[key] / self.counts[key]) for key in self.sums
+        }
         if stage == sb.Stage.TRAIN:
             # Patience can outlast the epoch; a checkpoint of NaN would be
             # what the next run goes on from.
@@ -354,8 +356,9 @@ class IMLKDBrain(sb.Brain):
         return interval > 0 and self.optimizer_step % interval == 0
 
     def _track(self, name, value, weight=1):
-        """Adds to a running mean of the stage."""
-        self.sums[name] += float(value.detach()) * weight
+        """Adds to a running mean of the stage, on the value's own device."""
+        # No float() here: it would wait for the GPU at every term.
+        self.sums[name] += value.detach() * weight
         self.counts[name] += weight
 
     def _track_gradient_shares(self, weighted):

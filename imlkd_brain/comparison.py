@@ -447,7 +447,7 @@ def _sizes(hparams, methods):
                 zip(
                     ("parameters", "macs"),
                     model_size(load_speaker_model(folder / name)),
-                    strict=False,
+                    strict=True,
                 )
             )
             for name in methods

@@ -226,7 +226,7 @@ def training_curves(path, curves):
         axes[0].plot(mean.index, mean["eer"], **style)
         axes[1].plot(mean["minutes"], mean["eer"], **style)
     for panel, name in zip(
-        axes, ("Updates", "Minutes of training"), strict=False
+        axes, ("Updates", "Minutes of training"), strict=True
     ):
         panel.set_xlabel(name)
         panel.grid(color="0.9")
@@ -256,7 +256,7 @@ def method_dots(path, rows, methods):
         layout="constrained",
     )
     panels = figure.subplots(1, len(durations), sharey=True, squeeze=False)[0]
-    for panel, duration in zip(panels, durations, strict=False):
+    for panel, duration in zip(panels, durations, strict=True):
         for place, method in enumerate(methods):
             chosen = (rows["method"] == method) & (rows["duration"] == duration)
             values = rows.loc[chosen, "eer"]
