@@ -199,6 +199,13 @@ def score_model(scorer, lists, calibration, durations):
         for name, seconds in durations.items():
             key = (located.trials.name, name)
             scores[key], speech[key] = scorer.score(located, seconds)
+            _, test_speech = speech[key]
+            short = int((test_speech < (seconds or 0)).sum())
+            if short:
+                logger.info(
+                    f"{key[0]}: in {short} of {len(test_speech)} trials the "
+                    f"test utterance is shorter than {name} and taken whole"
+                )
     if calibration is not None:
         features = []
         for seconds in durations.values():
