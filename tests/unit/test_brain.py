@@ -592,6 +592,36 @@ def test_tensorboard_steps_are_epochs_also_after_an_interruption(make):
         assert [step for name, _, step in written if name == tag] == [1, 2]
 
 
+@pytest.mark.parametrize("n_files", [0, 2])
+def test_an_interrupted_checkpoint_is_none(make, monkeypatch, n_files):
+    """Stopped while it is written, the training goes on from the last one."""
+    whole = fit(make("scratch", number_of_epochs=2))
+    brain = fit(make("scratch", number_of_epochs=1))
+    output = {"output_folder": brain.hparams.output_folder}
+    brain = make("scratch", number_of_epochs=2, **output)
+    written, save = [], torch.save
+
+    def stopped(*args, **kwargs):
+        if len(written) == n_files:
+            raise KeyboardInterrupt
+        written.append(args)
+        save(*args, **kwargs)
+
+    with monkeypatch.context() as context:
+        context.setattr(torch, "save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(brain)
+    resumed = fit(make("scratch", number_of_epochs=2, **output))
+    assert same(
+        copy_of(whole.modules.embedding_model),
+        copy_of(resumed.modules.embedding_model),
+    )
+    folders = {
+        path.name for path in resumed.checkpointer.checkpoints_dir.glob("*/")
+    }
+    assert "CKPT+epoch_002" in folders and "building" not in folders
+
+
 def test_append_epoch_replaces_what_is_repeated(tmp_path):
     path = str(tmp_path / "stats.csv")
     append_epoch(path, {"epoch": 1, "loss": 3.0})
