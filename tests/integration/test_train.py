@@ -1,0 +1,271 @@
+"""train_kd.py as a process on real speech: train, go on, stop, complain."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import train_kd
+
+from imlkd_brain.teacher import load_speaker_model
+from speechbrain.inference.speaker import SpeakerRecognition
+
+RECIPE = Path(train_kd.__file__).resolve().parent
+ROOT = RECIPE.parents[2]
+N_EPOCHS = 3
+
+
+def start(options, folder, script="train_kd.py"):
+    """Start the script as a user does, nothing installed but SpeechBrain."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    environment.pop("PYTHONPATH", None)
+    return subprocess.Popen(
+        [sys.executable, script, *options, "--noprogressbar"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job would leave Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def run(options, folder=RECIPE, script="train_kd.py", code=0):
+    """Run to the end; what was said on stderr."""
+    process = start(options, folder, script)
+    _, said = process.communicate()
+    assert process.returncode == code, said[-3000:]
+    return said
+
+
+def small(yaml, data, output, **more):
+    """A command line that trains for about a second."""
+    options = {
+        "data_folder": data,
+        "output_folder": output,
+        "embedding_model": "{channels: [8, 8, 8, 8, 24], "
+        "attention_channels: 8, se_channels: 8}",
+        "lin_neurons": 16,
+        "n_mels": 40,
+        "batch_size": 16,
+        "sentence_len": 1.0,
+        "speed_perturb": "[1.0]",
+        "valid_durations": "[null, 1.0]",
+        "number_of_epochs": N_EPOCHS,
+        **more,
+    }
+    return [yaml, *(f"--{key}={value}" for key, value in options.items())]
+
+
+def student(data, teacher, output, **more):
+    """A command line of the distillation on MiniVox."""
+    return small(
+        "hparams/minivox/iml_kd.yaml",
+        data,
+        output,
+        teacher_folder=teacher,
+        durations="[0.5, 0.8]",
+        measure_interval=2,
+        **more,
+    )
+
+
+def stats_of(folder):
+    """The statistics of a run, without those of the clock."""
+    with open(folder / "train_stats.csv", newline="") as stream:
+        return [
+            {k: v for k, v in row.items() if "seconds" not in k}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def n_speakers(data, *roles):
+    """How many speakers of a MiniVox are for these uses."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    return sum(s["role"] in roles for s in manifest["speakers"].values())
+
+
+def same_weights(one, other):
+    """Whether two inference folders hold the same, bit for bit."""
+    return all(
+        torch.equal(value, state[key])
+        for name in ("embedding_model.ckpt", "classifier.ckpt")
+        for state in [torch.load(other / "inference" / name)]
+        for key, value in torch.load(one / "inference" / name).items()
+    )
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_minivox, output):
+    """A teacher, trained in the recipe's folder."""
+    folder = output / "teacher"
+    run(small("hparams/minivox/train_teacher.yaml", tiny_minivox, folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_minivox, teacher, output):
+    """Its student, trained in one go, from the repository's root."""
+    folder = output / "student"
+    run(
+        student(tiny_minivox, teacher, folder),
+        folder=ROOT,
+        script="recipes/VoxCeleb/IMLKD/train_kd.py",
+    )
+    return folder
+
+
+def test_a_teacher_is_ready_for_inference(teacher, tiny_minivox):
+    stats = stats_of(teacher)
+    assert [row["epoch"] for row in stats] == ["1", "2", "3"]
+    assert float(stats[-1]["train loss"]) < float(stats[0]["train loss"])
+    assert {"valid EER", "valid EER_full", "valid EER_1s"} <= stats[0].keys()
+    model = load_speaker_model(teacher)
+    assert len(model.speakers) == n_speakers(tiny_minivox, "train")
+    assert model.embedding_dim == 16
+    speechbrains = SpeakerRecognition.from_hparams(
+        source=str(teacher / "inference"),
+        savedir=str(teacher / "inference"),
+    )
+    one, two, *_ = sorted((tiny_minivox / "wav").glob("*/*/*.wav"))
+    score, same = speechbrains.verify_files(str(one), str(two))
+    assert -1 <= score.item() <= 1
+    # The checkpoint exported is the one with the best dev EER.
+    best = min(stats, key=lambda row: float(row["valid EER"]))
+    (checkpoint,) = (
+        folder
+        for folder in (teacher / "save").glob("CKPT*")
+        if folder.name.endswith(f"epoch_{int(best['epoch']):03d}")
+    )
+    kept = torch.load(checkpoint / "embedding_model.ckpt")
+    exported = torch.load(teacher / "inference" / "embedding_model.ckpt")
+    assert all(torch.equal(kept[key], exported[key]) for key in kept)
+
+
+def test_a_student_learns_from_it_by_all_levels(taught):
+    stats = stats_of(taught)
+    assert len(stats) == N_EPOCHS
+    assert stats[0]["updates"] == str(int(stats[2]["updates"]) // 3)
+    for term in ("instance", "embedding", "class", "batch"):
+        column = f"train integrated/{term}"
+        assert float(stats[0][column]) > 0
+        assert 0 < float(stats[0][f"{column} gradient_share"]) < 1
+    assert float(stats[0]["train completeness_gap"]) >= 0
+    log = (taught / "train_log.txt").read_text()
+    assert log.count("integrated/instance gradient_share") == N_EPOCHS
+    assert not list((taught / "save").rglob("*teacher*"))
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_happened(
+    taught, teacher, tiny_minivox, output
+):
+    folder = output / "interrupted"
+    options = student(tiny_minivox, teacher, folder)
+    process = start(options, RECIPE)
+    while not (folder / "train_stats.csv").exists():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("interrupted: ")
+    assert "Traceback" not in said
+    assert len(stats_of(folder)) < N_EPOCHS
+    assert not (folder / "inference").exists()
+
+    run(options)
+    assert stats_of(folder) == stats_of(taught)
+    assert same_weights(folder, taught)
+
+
+def test_a_finished_training_is_left_alone(teacher, tiny_minivox):
+    def everything():
+        return {
+            path: path.read_bytes()
+            for name in ("save", "inference", "train_stats.csv")
+            for path in [teacher / name, *(teacher / name).rglob("*")]
+            if path.is_file()
+        }
+
+    before = everything()
+    run(small("hparams/minivox/train_teacher.yaml", tiny_minivox, teacher))
+    after = everything()
+    assert before.keys() == after.keys()
+    assert [path for path in before if before[path] != after[path]] == []
+
+
+def test_debug_runs_a_few_batches(teacher, tiny_minivox, output):
+    folder = output / "debug"
+    said = run([*student(tiny_minivox, teacher, folder), "--debug"])
+    assert "Traceback" not in said
+    assert {row["updates"] for row in stats_of(folder)} == {"2", "4"}
+
+
+def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
+    teacher, tiny_minivox, output
+):
+    """Without dev trials, in workers, and with speakers the teacher lacks."""
+    folder = output / "voxceleb"
+    options = small(
+        "hparams/iml_kd.yaml",
+        tiny_minivox,
+        folder,
+        teacher_folder=teacher,
+        teacher_classes="prototypes",
+        durations="[0.5]",
+        valid_durations="[null]",
+        verification_file=tiny_minivox / "trials" / "test.txt",
+        augmentation=False,
+        speed_perturb="[0.9, 1.0, 1.1]",
+        num_workers=1,
+        n_steps=1,
+        measure_interval=1,
+    )
+    run([*options, "--debug"])
+    n_classes = 3 * n_speakers(tiny_minivox, "train", "dev")
+    assert len(load_speaker_model(folder).speakers) == n_classes
+    (*_, last) = stats_of(folder)
+    assert 0 <= float(last["valid ErrorRate"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            lambda data, output: ["hparams/iml_kd.yaml"],
+            "give `--data_folder /path/to/VoxCeleb1` (a folder with "
+            "wav/<speaker>/<session>/); without VoxCeleb, `python -m "
+            "imlkd_brain.minivox --data_folder DIR` installs a small real "
+            "corpus for `hparams/minivox/iml_kd.yaml --data_folder DIR`",
+        ),
+        (
+            lambda data, output: student(data, "nowhere", output / "orphan"),
+            "nowhere: no trained model there",
+        ),
+        (
+            lambda data, output: student(data / "none", "x", output / "empty"),
+            "none",
+        ),
+    ],
+)
+def test_what_is_missing_is_one_sentence(tiny_minivox, output, options, words):
+    said = run(options(tiny_minivox, output), code=2)
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last
