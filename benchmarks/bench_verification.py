@@ -3,7 +3,7 @@
 
 To run it: python benchmarks/bench_verification.py
 
-Tables, printed and written to results/bench_verification.md beside this file:
+Tables, printed and written to bench_verification.md beside this file:
 
 - EER and minDCF against SpeechBrain's, on the same scores, at sizes where
   both finish, with the equality of their results;
@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from imlkd_brain import metrics, verification  # noqa: E402
 from speechbrain.utils import metric_stats  # noqa: E402
 
-RESULTS = Path(__file__).with_name("results") / "bench_verification.md"
+RESULTS = Path(__file__).with_suffix(".md")
 SEED = 1986
 ROUNDS = 5
 DIM = 192

@@ -1,5 +1,6 @@
 """What the tests share: the recipe's folder on the path, and real speech."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imlkd_brain.minivox import SPLITS_FILE
 from speechbrain.utils.importutils import LazyModule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,12 +26,15 @@ def tiny_minivox():
     """The tiny MiniVox (klettres), built once per machine.
 
     It stays in the folder of the environment variable MINIVOX_TINY, or in
-    ``data/minivox-tiny``; a finished build is used as it is.
+    ``data/minivox-tiny-<hash of the lists of speakers>``; a finished build is
+    used as it is.
     """
     if shutil.which("apt-get") is None:
         pytest.skip("no apt-get here, so MiniVox cannot be fetched")
+    lists = hashlib.sha256(SPLITS_FILE.read_bytes()).hexdigest()[:8]
     folder = Path(
-        os.environ.get("MINIVOX_TINY") or ROOT / "data" / "minivox-tiny"
+        os.environ.get("MINIVOX_TINY")
+        or ROOT / "data" / f"minivox-tiny-{lists}"
     )
     build = subprocess.run(
         [sys.executable, "-m", "imlkd_brain.minivox"]
