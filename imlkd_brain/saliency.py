@@ -3,7 +3,7 @@
 A *map* gives every time-frequency bin of an utterance a number: how much the
 bin mattered to one score of the network. The score is any callable
 ``(N, T, F) -> (N, C)`` with a column ``target`` of shape ``(N,)``: the true
-speaker's cosine for a training speaker (:func:`speaker_score`), the cosine
+speaker's cosine for a training speaker (a model's classifier), the cosine
 against an enrolment embedding for a held-out one (:func:`enrolment_score`).
 
 A map is judged by *deletion* and *insertion* [1]: bins, or whole frames, go in
@@ -56,23 +56,6 @@ OKABE_ITO = (
 
 
 # ---------------------------------------------------------------- scores
-
-
-def speaker_score(cosines):
-    """The score of a training speaker: a column of the classifier.
-
-    Arguments
-    ---------
-    cosines : callable
-        ``(N, T, F) -> (N, C)``, the cosines against C training speakers.
-
-    Returns
-    -------
-    score : callable
-        ``(N, T, F) -> (N, C)``; the target of an utterance is its speaker's
-        row in the classifier.
-    """
-    return lambda feats: cosines(feats)
 
 
 def enrolment_score(embed, enrolments):
