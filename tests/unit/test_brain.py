@@ -28,6 +28,7 @@ from imlkd_brain.dataio import read_audio
 from imlkd_brain.errors import UserError
 from imlkd_brain.integrated_inputs import IntegratedInputs
 from imlkd_brain.teacher import load_teacher
+from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.utils.metric_stats import EER as speechbrain_eer
 from speechbrain.utils.train_logger import TensorboardLogger
@@ -553,23 +554,36 @@ def test_without_dev_trials_the_error_rate_decides(make, corpus):
     assert checkpoint.meta["ErrorRate"] == pytest.approx(sum(wrong) / 8)
 
 
-def test_any_speechbrain_embedding_model_can_be_the_student(make):
-    def xvector(hparams):
-        model = Xvector(
-            device="cpu",
-            tdnn_blocks=2,
-            tdnn_channels=[8, 16],
-            tdnn_kernel_sizes=[3, 1],
-            tdnn_dilations=[1, 1],
-            lin_neurons=8,
-            in_channels=hparams["n_mels"],
-        )
+XVECTOR = {
+    "tdnn_blocks": 2,
+    "tdnn_channels": [8, 16],
+    "tdnn_kernel_sizes": [3, 1],
+    "tdnn_dilations": [1, 1],
+    "lin_neurons": 8,
+    "in_channels": small_model()["n_mels"],
+}
+RESNET = {
+    "input_size": small_model()["n_mels"],
+    "channels": [4, 4, 4, 4],
+    "block_sizes": [1, 1, 1, 1],
+    "lin_neurons": 8,
+}
+
+
+@pytest.mark.parametrize(
+    "kind, options", [(Xvector, XVECTOR), (ResNet, RESNET)]
+)
+def test_any_speechbrain_embedding_model_can_be_the_student(
+    make, kind, options
+):
+    def other(hparams):
+        model = kind(device="cpu", **options)
         hparams["embedding_model"] = hparams["modules"]["embedding_model"] = (
             model
         )
         hparams["checkpointer"].recoverables["embedding_model"] = model
 
-    brain = make("iml_kd", edit=xvector)
+    brain = make("iml_kd", edit=other)
     before = copy_of(brain.modules.embedding_model)
     fit(brain)
     assert not same(before, copy_of(brain.modules.embedding_model))

@@ -40,7 +40,7 @@ from imlkd_brain.dataio import (
 )
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.export import export_inference_folder
-from imlkd_brain.teacher import embed_dataset
+from imlkd_brain.teacher import embed_dataset, find_inference_folder
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
@@ -158,6 +158,9 @@ def add_teacher(hparams, label_encoder, train_data):
 def main(argv):
     """Prepares the data, trains, and exports the best checkpoint."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    if "objective" in hparams and hparams["objective"].needs_teacher:
+        # Said now, not after the data preparation
+        find_inference_folder(hparams["teacher_folder"])
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
