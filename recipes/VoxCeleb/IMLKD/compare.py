@@ -38,6 +38,7 @@ from imlkd_brain.comparison import (
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.plots import require_matplotlib
+from imlkd_brain.processes import child_environment
 from imlkd_brain.teacher import INFERENCE
 from speechbrain.utils.distributed import infer_device
 
@@ -191,16 +192,12 @@ def run_jobs(hparams, jobs):
 def start(hparams, current):
     """Starts one training with its share of the cores."""
     current["folder"].mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(hparams["threads"]),
-    }
     with open(current["folder"] / "output.txt", "a") as output:
         return subprocess.Popen(
             current["command"],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=child_environment(hparams["threads"]),
         )
 
 

@@ -19,6 +19,7 @@ import time
 import pandas as pd
 
 from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.processes import child_environment
 
 DATA = "data/minivox"
 # Step, its command after `python`, and the file that shows it was done.
@@ -55,7 +56,7 @@ def run_step(name, command, done):
         return None
     print(f"\n== {name}: python {' '.join(command)}", flush=True)
     began = time.monotonic()
-    code = subprocess.call([sys.executable, *command])
+    code = subprocess.call([sys.executable, *command], env=child_environment())
     if code:
         raise UserError(
             f"the step `{name}` stopped with exit code {code} (its message is "
