@@ -15,7 +15,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint -s -c .yamllint.yaml hparams
-	$(BIN)/codespell --skip='./.git,./.venv,*/data,*/results,*.csv' --ignore-words-list=noone,trian .
+	$(BIN)/codespell --skip='./.git,./.venv,*/data,*/results,*.csv' --ignore-words-list=nd,noone,trian .
 
 bench: .venv/dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
