@@ -823,33 +823,24 @@ def draw_fidelity(rows, hparams, folder):
 
 def draw_sanity(rows, hparams, folder):
     """Similarity to the intact network's maps along the cascade."""
-    panels, steps = {}, []
-    for row in rows:
-        steps = [r["shuffled_down_to"] for r in rows if r["model"] == TEACHER]
-        panels.setdefault(row["model"], {}).setdefault(
-            row["method"], []
-        ).append((row["mean"], row["low"], row["high"]))
-    if not rows:
-        return
-    steps = list(dict.fromkeys(steps))
-    for name, methods in panels.items():
+    quantity = "rank correlation with the intact network's map"
+    for name in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == name]
+        steps = list(dict.fromkeys(row["shuffled_down_to"] for row in own))
         series = {
-            method: tuple(map(list, zip(*values, strict=True)))
-            for method, values in methods.items()
-        }
-        names = list(
-            dict.fromkeys(
-                r["shuffled_down_to"] for r in rows if r["model"] == name
+            method: tuple(
+                [row[end] for row in own if row["method"] == method]
+                for end in ("mean", "low", "high")
             )
+            for method in dict.fromkeys(row["method"] for row in own)
+        }
+        figure = saliency.plot_intervals(
+            {quantity: series},
+            steps,
+            f"sanity, {name}: parameters shuffled from the output (left) "
+            "down to the layer named",
+            {quantity: 0.0},
         )
         saliency.save_figure(
-            saliency.plot_intervals(
-                {"rank correlation with the intact network's map": series},
-                names,
-                f"sanity, {name}: parameters shuffled from the output "
-                "(left) down to the layer named",
-                {"rank correlation with the intact network's map": 0.0},
-            ),
-            folder / f"sanity_{name}",
-            hparams["figure_formats"],
+            figure, folder / f"sanity_{name}", hparams["figure_formats"]
         )
