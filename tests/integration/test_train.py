@@ -259,7 +259,11 @@ def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
             "nowhere: no trained model there",
         ),
         (
-            lambda data, output: student(data / "none", "x", output / "empty"),
+            lambda data, output: small(
+                "hparams/minivox/train_teacher.yaml",
+                data / "none",
+                output / "empty",
+            ),
             "none",
         ),
     ],
