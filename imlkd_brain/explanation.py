@@ -386,7 +386,7 @@ class Speakers:
             # A target trial has one speaker, a nontarget trial two.
             weights = torch.where(self.labels, second, first * second)
             whole = torch.ones(1, len(trials), dtype=weights.dtype)
-            self.trial_weights = torch.cat((whole, weights))
+            self.trial_weights = torch.cat((whole, weights)).float()
 
     def mean(self, values):
         """Mean (...) over utterances (N, ...) and its replicates (R, ...)."""
@@ -728,7 +728,7 @@ def draw_maps(task, maps, models, hparams, folder):
             folder / f"maps_{task.name}_{method}",
             hparams["figure_formats"],
         )
-    duration = hparams["curve_durations"][0]
+    duration = (hparams["curve_durations"] or hparams["durations"])[0]
     for name in shown:
         chosen = {
             method.replace("_", " "): kept[index]

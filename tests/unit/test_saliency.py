@@ -556,6 +556,23 @@ def test_a_weight_of_three_is_a_trial_listed_three_times():
         assert float(ours[row]) == pytest.approx(float(listed), abs=1e-12)
 
 
+def test_weighted_eer_is_the_nearest_of_all_thresholds():
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(200):
+        labels = torch.rand(9, generator=generator) < 0.5
+        labels[0], labels[1] = True, False
+        scores = (4 * torch.randn(9, generator=generator)).round()
+        gaps = {}
+        for threshold in [*scores.tolist(), 99.0]:
+            miss = (scores[labels] < threshold).double().mean()
+            alarm = (scores[~labels] >= threshold).double().mean()
+            gap = round(float((miss - alarm).abs()), 9)
+            gaps.setdefault(gap, set()).add(float((miss + alarm) / 2))
+        eer = saliency.weighted_eer(scores, labels, torch.ones(1, 9))
+        # Where two thresholds are equally near, either will do.
+        assert any(abs(float(eer) - v) < 1e-9 for v in gaps[min(gaps)])
+
+
 def test_weighted_eer_without_targets_is_nan():
     labels = torch.tensor([True, False, False])
     eer = saliency.weighted_eer(

@@ -366,6 +366,8 @@ def summary(results, hparams):
                 f"{row['top_overlap_mean']:12.3f}"
                 f"{row['time_correlation_mean']:12.3f}"
             )
+    if not results["areas"]:
+        return "\n".join(lines)
     lines += ["", "Area under the teacher's curves over bins (baseline zero)"]
     lines.append(
         f"{'method':22s}{'metric':11s}{'deletion':>10s}{'insertion':>10s}"
@@ -376,7 +378,7 @@ def summary(results, hparams):
         if r["model"] == TEACHER
         and r["unit"] == hparams["units"][0]
         and r["baseline"] == "zero"
-        and r["duration"] == hparams["curve_durations"][0]
+        and r["duration"] == results["areas"][0]["duration"]
     }
     for metric in ("posterior", "top1", "score", "eer"):
         for name in hparams["methods"]:
@@ -730,7 +732,7 @@ def all_curves(
 def all_sanity(task, models, maps, hparams, run_opts, device):
     """The parameter cascade of every model, computed or read."""
     similarities = {}
-    duration = hparams["curve_durations"][0]
+    duration = (hparams["curve_durations"] or hparams["durations"])[0]
     with tqdm(
         desc="sanity",
         unit="step",
