@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE := recipes/VoxCeleb/IMLKD
 
-.PHONY: demo test lint bench upstream-check clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
@@ -19,11 +19,6 @@ lint: .venv/dev
 
 bench: .venv/dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
-
-# SpeechBrain's own static checks, from a git checkout: make upstream-check
-# SPEECHBRAIN=/path/to/speechbrain
-upstream-check: .venv/dev
-	$(BIN)/python tests/upstream/check.py $(SPEECHBRAIN)
 
 .venv/%: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
