@@ -10,6 +10,7 @@ Authors: IML-KD contributors
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -419,7 +420,8 @@ def write_report(hparams, rows, replicates, curves, about):
                 "figure": figure,
                 "duration": duration,
                 "mean": values["mean"],
-                "std": values["std"],
+                # JSON has no NaN: one run has no spread.
+                "std": None if math.isnan(values["std"]) else values["std"],
             }
             for (pair, group, method), row in summary.iterrows()
             for (figure, duration), values in row.groupby(level=[0, 1])
@@ -469,7 +471,7 @@ def _table(summary, pair, methods, durations, sizes):
     for method in methods:
         row = summary.loc[(pair, ALL, method)]
         cells = [
-            f"{row['eer', d, 'mean']:.2f} ± {row['eer', d, 'std']:.2f}"
+            _mean_and_spread(row["eer", d, "mean"], row["eer", d, "std"])
             for d in durations
         ]
         size = sizes[method]
@@ -480,6 +482,17 @@ def _table(summary, pair, methods, durations, sizes):
             + f" | {row['min_dcf', MEAN, 'mean']:.3f} |"
         )
     return "\n".join(lines)
+
+
+def _mean_and_spread(mean, std):
+    """``mean ± std``; the mean alone where one run has no spread.
+
+    Example
+    -------
+    >>> _mean_and_spread(12.345, 1.0), _mean_and_spread(12.345, float("nan"))
+    ('12.35 ± 1.00', '12.35')
+    """
+    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def _difference_table(differences, pair, hparams):
