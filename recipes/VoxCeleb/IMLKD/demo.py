@@ -22,52 +22,99 @@ from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.processes import child_environment
 
 DATA = "data/minivox"
-# Step, its command after `python`, and the file that shows it was done.
+RESULTS = "results/minivox"
+# Groups of steps: name, command after `python`, and the file that shows it was
+# done. The steps of a group do not need each other and run side by side: two
+# trainings on one core each are faster than one after the other on two.
 STEPS = [
-    (
-        "corpus",
-        ["-m", "imlkd_brain.minivox", "--data_folder", DATA],
-        f"{DATA}/manifest.json",
-    ),
-    (
-        "teacher",
-        ["train_kd.py", "hparams/minivox/train_teacher.yaml"],
-        "results/minivox/teacher/1986/inference/hyperparams.yaml",
-    ),
-    (
-        "IML-KD student",
-        ["train_kd.py", "hparams/minivox/iml_kd.yaml"],
-        "results/minivox/iml_kd/1986/inference/hyperparams.yaml",
-    ),
-    (
-        "student from scratch",
-        ["train_kd.py", "hparams/minivox/iml_kd.yaml", "--method", "scratch"],
-        "results/minivox/scratch/1986/inference/hyperparams.yaml",
-    ),
+    [
+        (
+            "corpus",
+            ["-m", "imlkd_brain.minivox", "--data_folder", DATA],
+            f"{DATA}/manifest.json",
+        )
+    ],
+    [
+        (
+            "teacher",
+            ["train_kd.py", "hparams/minivox/train_teacher.yaml"],
+            f"{RESULTS}/teacher/1986/inference/hyperparams.yaml",
+        )
+    ],
+    [
+        (
+            "IML-KD student",
+            ["train_kd.py", "hparams/minivox/iml_kd.yaml"],
+            f"{RESULTS}/iml_kd/1986/inference/hyperparams.yaml",
+        ),
+        (
+            "student from scratch",
+            ["train_kd.py", "hparams/minivox/iml_kd.yaml"]
+            + ["--method", "scratch"],
+            f"{RESULTS}/scratch/1986/inference/hyperparams.yaml",
+        ),
+    ],
     # Always run: it embeds only what it has not embedded before.
-    ("verification", ["verify.py", "hparams/minivox/eval.yaml"], None),
+    [("verification", ["verify.py", "hparams/minivox/eval.yaml"], None)],
 ]
 
 
-def run_step(name, command, done):
-    """Runs one command; returns its seconds, or None if it was done before."""
-    if done and os.path.exists(done):
-        print(f"\n== {name}: done before ({done})", flush=True)
-        return None
-    print(f"\n== {name}: python {' '.join(command)}", flush=True)
-    began = time.monotonic()
-    code = subprocess.call([sys.executable, *command], env=child_environment())
-    if code:
-        raise UserError(
-            f"the step `{name}` stopped with exit code {code} (its message is "
-            "above); run the same command again, what is done is kept."
+def run_group(group):
+    """Runs the steps of a group that are not done, side by side.
+
+    The first shows its progress; the output of the others would be mixed with
+    it and goes to files.
+
+    Returns
+    -------
+    seconds : dict
+        Step to its seconds, None for one that was done before.
+    """
+    seconds = {name: None for name, _, _ in group}
+    todo = []
+    for name, command, done in group:
+        if done and os.path.exists(done):
+            print(f"\n== {name}: done before ({done})", flush=True)
+        else:
+            todo.append((name, command))
+    threads = max(1, os.cpu_count() // len(todo)) if len(todo) > 1 else None
+    running = {}
+    for number, (name, command) in enumerate(todo):
+        print(f"\n== {name}: python {' '.join(command)}", flush=True)
+        output = None
+        if number:
+            os.makedirs(RESULTS, exist_ok=True)
+            path = f"{RESULTS}/{name.replace(' ', '_')}.txt"
+            print(f"   (beside the step above; its output is in {path})")
+            output = open(path, "w", encoding="utf-8")
+            command = [*command, "--noprogressbar"]
+        running[name] = subprocess.Popen(
+            [sys.executable, *command],
+            env=child_environment(threads),
+            stdout=output,
+            stderr=output,
         )
-    return time.monotonic() - began
+    began = time.monotonic()
+    while any(seconds[name] is None for name in running):
+        time.sleep(0.2)
+        for name, process in running.items():
+            if seconds[name] is None and process.poll() is not None:
+                seconds[name] = time.monotonic() - began
+    failed = [name for name in running if running[name].returncode]
+    if failed:
+        raise UserError(
+            f"the step `{failed[0]}` stopped with exit code "
+            f"{running[failed[0]].returncode} (its message is above or in its "
+            "file); run the same command again, what is done is kept."
+        )
+    return seconds
 
 
 def main():
     """Runs the steps and says how long each took."""
-    seconds = {name: run_step(name, *rest) for name, *rest in STEPS}
+    seconds = {}
+    for group in STEPS:
+        seconds.update(run_group(group))
     print(f"\nTime of each step, on {os.cpu_count()} CPU cores:")
     table = pd.DataFrame(
         {
