@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import speechbrain as sb
 from imlkd_brain import explanation, saliency
-from imlkd_brain.dataio import load_hyperparameters
+from imlkd_brain.dataio import find_list, load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.explanation import (
     SHUFFLED,
@@ -150,7 +150,13 @@ def corpus_tasks(hparams, models, shortest):
             f"with `python -m imlkd_brain.minivox --data_folder {folder}`, or "
             "give `--wav_folder` with a folder of wav files."
         )
-    trials = read_trials(hparams["verification_file"])
+    trials = read_trials(
+        find_list(
+            hparams["verification_file"],
+            hparams["data_folder"],
+            hparams["save_folder"],
+        )
+    )
     known = {
         key: Utterance(key, str(folder / "wav" / f"{key}.wav"), speaker_of(key))
         for key in trials.utterances
