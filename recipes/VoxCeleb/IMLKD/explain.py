@@ -51,6 +51,8 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+TABLES = ("areas", "curves", "fidelity", "context", "completeness", "sanity")
+
 SHORTEST = 0.2  # seconds; below, an ECAPA-TDNN has too few frames to pad
 
 
@@ -538,15 +540,7 @@ def explain(tasks, models, hparams, run_opts, device):
         "trials": {task.name: len(task.trials) for task in tasks},
         "seconds": {},
     }
-    tables = (
-        "areas",
-        "curves",
-        "fidelity",
-        "context",
-        "completeness",
-        "sanity",
-    )
-    results.update({table: [] for table in tables})
+    results.update({table: [] for table in TABLES})
     clock = Clock(results["seconds"])
     panels_of, coincide = {}, set()
     for task in tasks:
@@ -775,14 +769,7 @@ def all_sanity(task, models, maps, hparams, run_opts, device):
 
 def write_results(results, folder):
     """results.json and one CSV a table."""
-    for table in (
-        "areas",
-        "curves",
-        "fidelity",
-        "context",
-        "completeness",
-        "sanity",
-    ):
+    for table in TABLES:
         write_csv(folder / f"{table}.csv", results[table])
     # The points of the curves are in curves.csv only.
     kept = {key: value for key, value in results.items() if key != "curves"}
