@@ -16,7 +16,7 @@ import speechbrain as sb
 from imlkd_brain.dataio import repeat_to
 from imlkd_brain.errors import UserError
 from imlkd_brain.metrics import EER
-from imlkd_brain.objectives import gradient_shares
+from imlkd_brain.objectives import BRANCHES, gradient_shares
 from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.data_utils import batch_pad_right
@@ -39,6 +39,7 @@ class IMLKDBrain(sb.Brain):
         x              -> teacher          -> terms on the raw branch
         segment x_d    -> teacher IG       -> I(x_d)
         I(x_d)         -> student, teacher -> terms on the integrated branch
+        I(x_d), x      -> student, teacher -> terms on the cross branch
 
     With no ``objective`` among the hparams, or one whose method has no terms,
     only the first two lines happen. The teacher is ``hparams.teacher``: it is
@@ -58,16 +59,19 @@ class IMLKDBrain(sb.Brain):
         feats = self.modules.mean_var_norm(feats, lens)
         target = self._target(batch)
         student = self._student(feats)
-        predictions = {"raw": (*student, None, None)}
-        if self.needs("raw"):
-            predictions["raw"] = (*student, *self._teacher(feats))
-        if self.needs("integrated"):
+        teacher = (None, None)
+        if self.needs("raw") or self.needs("cross"):
+            teacher = self._teacher(feats)
+        predictions = {"raw": (*student, *teacher)}
+        if self.needs("integrated") or self.needs("cross"):
             inputs = self._integrated_inputs(feats, target)
             with batchnorm_policy(
                 self.modules.embedding_model, self.hparams.batchnorm
             ):
                 student = self._student(inputs)
-            predictions["integrated"] = (*student, *self._teacher(inputs))
+            predictions["cross"] = (*student, *teacher)
+            if self.needs("integrated"):
+                predictions["integrated"] = (*student, *self._teacher(inputs))
         return predictions
 
     def compute_objectives(self, predictions, batch, stage):
@@ -86,7 +90,7 @@ class IMLKDBrain(sb.Brain):
             return loss
         objective = self.hparams.objective
         terms = {}
-        for branch in filter(self.needs, ("raw", "integrated")):
+        for branch in filter(self.needs, BRANCHES):
             student, student_emb, teacher, teacher_emb = predictions[branch]
             terms.update(
                 objective.branch_terms(
@@ -121,6 +125,7 @@ class IMLKDBrain(sb.Brain):
         return {
             "raw": objective.needs_raw,
             "integrated": objective.needs_integrated,
+            "cross": objective.needs_cross,
         }[branch]
 
     def _student(self, feats):

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from imlkd_brain.errors import UserError
 
-BRANCHES = ("raw", "integrated")
+BRANCHES = ("raw", "integrated", "cross")
 TERMS = (
     "instance",
     "embedding",
@@ -359,10 +359,20 @@ def dist_loss(student_logits, teacher_logits, temperature, beta, gamma):
 class DistillationObjective:
     """``eta * sum_k w_k L_k`` over the branches and terms of one method.
 
-    A method is a set of overrides: which terms act on the ``raw`` branch (the
-    training chunks) and on the ``integrated`` one (the integrated inputs of
-    segments), and with which weights. The speaker loss on the raw branch is
-    not part of it.
+    A method is a set of overrides: which terms act on which branch, and with
+    which weights. The speaker loss on the training chunks is not part of it.
+
+    ============== ========================== =============================
+    branch         the student sees           the teacher sees
+    ============== ========================== =============================
+    ``raw``        the training chunk ``x``   ``x``
+    ``integrated`` ``I(x_d)`` of a segment    the same ``I(x_d)``
+    ``cross``      ``I(x_d)`` of a segment    all of ``x``, unweighted
+    ============== ========================== =============================
+
+    ``cross`` is ours: the segment has to give what the whole chunk gives, as
+    in teacher-student learning for short utterances (Jung, Heo, Shim and Yu,
+    ASRU 2019, arXiv 1810.10884), here with integrated inputs and all levels.
 
     =============== ======================================
     ``instance``    :func:`instance_loss`
@@ -494,6 +504,11 @@ class DistillationObjective:
         return bool(self._terms_of("integrated"))
 
     @property
+    def needs_cross(self):
+        """Whether any term acts on the cross branch."""
+        return bool(self._terms_of("cross"))
+
+    @property
     def needs_teacher(self):
         """Whether there is any term at all."""
         return bool(self.terms)
@@ -528,7 +543,7 @@ class DistillationObjective:
                 f"{self.method} relates the utterances of a batch: use at "
                 "least 2."
             )
-        if self.needs_integrated and not durations:
+        if (self.needs_integrated or self.needs_cross) and not durations:
             raise UserError(
                 f"durations is empty, but method {self.method} draws segments "
                 "of various durations: give a list of seconds such as "
@@ -550,7 +565,7 @@ class DistillationObjective:
         Arguments
         ---------
         branch : str
-            ``raw`` or ``integrated``.
+            ``raw``, ``integrated`` or ``cross``.
         student_logits : torch.Tensor
             Shape (B, C).
         teacher_logits : torch.Tensor
@@ -605,7 +620,7 @@ class DistillationObjective:
         Arguments
         ---------
         terms : dict of str to torch.Tensor
-            From :meth:`branch_terms`, of one branch or both.
+            From :meth:`branch_terms`, of all branches in use.
         step : int
             Updates done so far.
 

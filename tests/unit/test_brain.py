@@ -219,7 +219,7 @@ def test_an_epoch_changes_the_student_and_nothing_else(
         f"{name}.ckpt" for name in checkpoint.paramfiles
     } | {"CKPT.yaml"}
 
-    has_branch = any(t.startswith("integrated/") for t in objective.terms)
+    has_branch = objective.needs_integrated or objective.needs_cross
     assert len(calls) == (N_UPDATES if has_branch else 0)
     assert (method == "scratch") == (not objective.terms)
     logged = {key for key in stats_of(brain) if "/" in key}
@@ -250,6 +250,38 @@ def test_integrated_inputs_are_constants_for_the_student(make, monkeypatch):
         assert any(values is s for s in seen)
         assert any(torch.equal(values, args[1]) for args, _, _ in taught)
     assert all(not values.requires_grad for values in seen)
+
+
+def test_cross_branch_sets_the_segment_against_the_whole_chunk(
+    make, monkeypatch
+):
+    brain = make("iml_kd_plus")
+    objective = brain.hparams.objective
+    assert objective.needs_raw and objective.needs_cross
+    assert not objective.needs_integrated
+    produced = spy(monkeypatch, IntegratedInputs, "__call__")
+    taught = spy(monkeypatch, type(brain.hparams.teacher), "embed_features")
+    compared = spy(monkeypatch, objective, "branch_terms")
+    fit(brain)
+    # One pass of the teacher a step outside the attribution, on x alone.
+    chunks = [
+        (args[1], result)
+        for args, _, result in taught
+        if not args[1].requires_grad
+    ]
+    assert len(produced) == len(chunks) == N_UPDATES
+    for (_, _, (inputs, _)), (feats, _) in zip(produced, chunks, strict=True):
+        assert inputs.shape[1] < feats.shape[1]
+    by_branch = {"raw": [], "cross": []}
+    for args, _, _ in compared:
+        by_branch[args[0]].append(args[1:5])
+    for step, (_, teacher_embeddings) in enumerate(chunks):
+        raw, cross = (by_branch[b][step] for b in ("raw", "cross"))
+        assert torch.equal(raw[3], teacher_embeddings)
+        assert torch.equal(cross[3], teacher_embeddings)
+        assert torch.equal(raw[1], cross[1])
+        # But the student has seen two things.
+        assert not torch.equal(raw[2], cross[2])
 
 
 def test_zero_eta_is_scratch_bit_for_bit_unless_batchnorm_is_shared(make):

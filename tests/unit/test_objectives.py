@@ -497,7 +497,7 @@ class TestObjective:
         [
             ({"method": "kd"}, "scratch, vanilla_kd, everything, iml_kd"),
             ({"methods": None}, "none"),
-            ({"methods": {"everything": {"both": {}}}}, "raw, integrated"),
+            ({"methods": {"everything": {"both": {}}}}, "raw, integrated, cross"),
             (
                 {"methods": {"everything": {"raw": {"kl": 1}}}},
                 "instance, embedding, class",
