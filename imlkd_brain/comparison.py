@@ -36,7 +36,10 @@ from imlkd_brain.verification import (
 
 ALL = "all"
 TEACHER = "teacher"
+# Of the durations: the mean of their EERs, and the EER of all their trials
+# together under one threshold.
 MEAN = "mean"
+POOLED = "pooled"
 
 
 def run_folder(output_folder, pair, run):
@@ -151,7 +154,8 @@ def collect_runs(hparams, trials_of, device):
     rows : pandas.DataFrame
         One row for each pair, run, method, duration and group of speakers
         (``all`` or a pack), with ``eer`` and ``min_dcf`` in percent and as
-        normalised cost at a prior of 0.01.
+        normalised cost at a prior of 0.01. The duration ``pooled`` is all of
+        them under one threshold.
     replicates : dict
         ``{(pair, run index, method, duration): (samples,) tensor}``, EER on
         resampled speakers, on the same draws for all methods.
@@ -175,12 +179,20 @@ def collect_runs(hparams, trials_of, device):
         )
         labels = located.trials.labels
         enrol, test, groups = _speakers(located)
+        masks = {
+            group: torch.tensor([group in (ALL, g) for g in groups])
+            for group in (ALL, *sorted(set(groups)))
+        }
+        n_durations = len(hparams["durations"])
         for method, by_duration in scores.items():
-            for duration, values in by_duration.items():
-                for group in (ALL, *sorted(set(groups))):
-                    chosen = torch.tensor([group in (ALL, g) for g in groups])
-                    targets = values[chosen & labels]
-                    nontargets = values[chosen & ~labels]
+            pooled = torch.cat(list(by_duration.values()))
+            for duration, values in {**by_duration, POOLED: pooled}.items():
+                repeats = n_durations if duration == POOLED else 1
+                truth = labels.repeat(repeats)
+                for group, mask in masks.items():
+                    chosen = mask.repeat(repeats)
+                    targets = values[chosen & truth]
+                    nontargets = values[chosen & ~truth]
                     if not len(targets) or not len(nontargets):
                         continue
                     cost = normalised_min_dcf(targets, nontargets, (0.01,))
@@ -201,9 +213,9 @@ def collect_runs(hparams, trials_of, device):
                     100
                     * bootstrap_over_speakers(
                         values,
-                        labels,
-                        enrol,
-                        test,
+                        truth,
+                        enrol.repeat(repeats),
+                        test.repeat(repeats),
                         samples=hparams["bootstrap_samples"],
                         seed=hparams["crop_seed"],
                     )["eer"]
@@ -237,7 +249,7 @@ def summarise(rows):
     summary : pandas.DataFrame
         Indexed by pair, group, method; columns (figure, duration, statistic)
         with figure ``eer`` or ``min_dcf``, and a duration ``mean`` that is the
-        mean over the durations of each run.
+        mean over the durations of each run, ``pooled`` not among them.
 
     Example
     -------
@@ -250,7 +262,8 @@ def summarise(rows):
     2.0
     """
     run = ["pair", "group", "method", "fold", "seed"]
-    means = rows.groupby(run, sort=False)[["eer", "min_dcf"]].mean()
+    means = rows[rows["duration"] != POOLED]
+    means = means.groupby(run, sort=False)[["eer", "min_dcf"]].mean()
     means = means.reset_index().assign(duration=MEAN)
     table = pd.concat([rows, means])
     table = table.groupby(["pair", "group", "method", "duration"], sort=False)
@@ -258,12 +271,13 @@ def summarise(rows):
     return table.reorder_levels([0, 2, 1], axis=1)
 
 
-def relative_differences(replicates, rows, pair, method, baseline, seed=0):
-    """Relative difference of two methods' mean EER, with a paired bootstrap.
+def relative_differences(
+    replicates, rows, pair, method, baseline, duration=MEAN, seed=0
+):
+    """Relative difference of two methods' EER, with a paired bootstrap.
 
     Runs are drawn with replacement, and within each drawn run the replicate
-    on resampled speakers is used, the same draw for both methods. The EER of
-    a run is the mean over the durations.
+    on resampled speakers is used, the same draw for both methods.
 
     Arguments
     ---------
@@ -275,18 +289,25 @@ def relative_differences(replicates, rows, pair, method, baseline, seed=0):
         Which (teacher, student) pair.
     method, baseline : str
         What is compared with what.
+    duration : str
+        Name of a duration, ``pooled``, or ``mean`` for the mean of the
+        durations' EERs in each run.
     seed : int
         Seed of the draws of runs.
 
     Returns
     -------
     result : dict
-        ``relative`` (negative is better than the baseline), ``low`` and
+        ``method``, ``baseline``, ``duration``, ``relative`` (negative is better than the baseline), ``low`` and
         ``high`` of the 95 % interval, all in percent, and the two-sided
         ``p_value``.
     """
     runs = sorted({key[1] for key in replicates if key[0] == pair})
-    durations = sorted({key[3] for key in replicates if key[0] == pair})
+    durations = {key[3] for key in replicates if key[0] == pair}
+    if duration == MEAN:
+        durations = sorted(durations - {POOLED})
+    else:
+        durations = [duration]
 
     def per_run(name):
         return torch.stack(
@@ -308,12 +329,14 @@ def relative_differences(replicates, rows, pair, method, baseline, seed=0):
     relative = 100 * (ours / theirs - 1)
     relative = relative[~relative.isnan()]
     overall = rows[(rows["group"] == ALL) & (rows["pair"] == pair)]
+    overall = overall[overall["duration"].isin(durations)]
     overall = overall.groupby("method")["eer"].mean()
     low, high = np.percentile(relative.numpy(), [2.5, 97.5])
     tail = min((relative >= 0).double().mean(), (relative <= 0).double().mean())
     return {
         "method": method,
         "baseline": baseline,
+        "duration": duration,
         "relative": float(100 * (overall[method] / overall[baseline] - 1)),
         "low": float(low),
         "high": float(high),
@@ -328,8 +351,8 @@ def read_curves(output_folder, pairs, runs, methods):
     Returns
     -------
     curves : pandas.DataFrame
-        Columns pair, fold, seed, method, updates, minutes, eer (percent, mean
-        of the validation durations).
+        Columns pair, fold, seed, method, epoch, updates, minutes, eer
+        (percent, mean of the validation durations).
 
     Raises
     ------
@@ -353,6 +376,7 @@ def read_curves(output_folder, pairs, runs, methods):
                             "pair": pair,
                             **run,
                             "method": method,
+                            "epoch": stats["epoch"],
                             "updates": stats["updates"],
                             "minutes": stats["train seconds"].cumsum() / 60,
                             "eer": stats["valid EER"],
@@ -368,7 +392,8 @@ def write_report(hparams, rows, replicates, curves, about):
     Arguments
     ---------
     hparams : dict
-        ``output_folder``, ``pairs``, ``methods``, ``runs``, ``baselines``.
+        ``report_folder``, ``pairs``, ``methods``, ``runs``, ``baselines``,
+        ``durations``, ``plots``, and ``output_folder`` for the models' sizes.
     rows, replicates
         See :func:`collect_runs`.
     curves : pandas.DataFrame
@@ -381,7 +406,8 @@ def write_report(hparams, rows, replicates, curves, about):
     text : str
         The tables, in Markdown, as written to ``table.md``.
     """
-    folder = Path(hparams["output_folder"])
+    folder = Path(hparams["report_folder"])
+    folder.mkdir(parents=True, exist_ok=True)
     rows.to_csv(folder / "runs.csv", index=False, float_format="%.6g")
     curves.to_csv(folder / "curves.csv", index=False, float_format="%.6g")
     summary = summarise(rows)
@@ -391,21 +417,24 @@ def write_report(hparams, rows, replicates, curves, about):
     differences = []
     parts = []
     for pair in hparams["pairs"]:
-        for method in hparams["methods"]:
-            for baseline in hparams["baselines"]:
-                if method != baseline:
-                    differences.append(
-                        {
-                            "pair": pair,
-                            **relative_differences(
-                                replicates, rows, pair, method, baseline
-                            ),
-                        }
-                    )
-        parts.append(
-            _table(summary, pair, methods, [*durations, MEAN], sizes[pair])
-        )
-        parts.append(_difference_table(differences, pair, hparams))
+        differences += [
+            {
+                "pair": pair,
+                **relative_differences(
+                    replicates, rows, pair, method, baseline, duration
+                ),
+            }
+            for duration in (MEAN, POOLED)
+            for method in hparams["methods"]
+            for baseline in hparams["baselines"]
+            if method != baseline
+        ]
+        columns = [*durations, MEAN, POOLED]
+        parts.append(_table(summary, pair, methods, columns, sizes[pair]))
+        parts += [
+            _difference_table(differences, pair, duration, hparams)
+            for duration in (MEAN, POOLED)
+        ]
         parts.append(_group_table(summary, pair, methods))
     text = "\n\n".join(parts) + "\n"
     results = {
@@ -461,7 +490,8 @@ def _table(summary, pair, methods, durations, sizes):
     """EER and minDCF of each method and duration, in Markdown."""
     lines = [
         f"**{pair}**: EER in %, mean ± standard deviation over runs "
-        "(last column: normalised minDCF, prior 0.01, mean of durations)",
+        "(mean: of the durations; pooled: all of them under one threshold; "
+        "minDCF: normalised, prior 0.01, mean of the durations)",
         "",
         "| method | parameters | MACs (3 s) | "
         + " | ".join(durations)
@@ -495,12 +525,13 @@ def _mean_and_spread(mean, std):
     return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
-def _difference_table(differences, pair, hparams):
+def _difference_table(differences, pair, duration, hparams):
     """Relative differences to each baseline, in Markdown."""
     baselines = hparams["baselines"]
+    which = {MEAN: "the mean of the durations' EERs", POOLED: "the pooled EER"}
     lines = [
-        "Relative difference of the mean EER in % (95 % interval, p), paired "
-        "bootstrap over runs and test speakers; negative is better",
+        f"Relative difference of {which[duration]} in % (95 % interval, p), "
+        "paired bootstrap over runs and test speakers; negative is better",
         "",
         "| method | " + " | ".join(f"to {b}" for b in baselines) + " |",
         "|---|" + "---|" * len(baselines),
@@ -508,7 +539,7 @@ def _difference_table(differences, pair, hparams):
     found = {
         (d["method"], d["baseline"]): d
         for d in differences
-        if d["pair"] == pair
+        if d["pair"] == pair and d["duration"] == duration
     }
     for method in hparams["methods"]:
         cells = []

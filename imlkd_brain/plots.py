@@ -208,8 +208,9 @@ def training_curves(path, curves):
     path : str or Path
         The PNG to write.
     curves : pandas.DataFrame
-        Columns method, updates, minutes and eer (percent); runs of one method
-        are averaged at equal updates.
+        Columns method, epoch, updates, minutes and eer (percent); runs of one
+        method are averaged at equal epochs, which folds of different sizes
+        reach after different numbers of updates.
     """
     from matplotlib.figure import Figure
 
@@ -217,13 +218,13 @@ def training_curves(path, curves):
     axes = figure.subplots(1, 2, sharey=True)
     groups = curves.groupby("method", sort=False)
     for number, (method, rows) in enumerate(groups):
-        mean = rows.groupby("updates")[["minutes", "eer"]].mean()
+        mean = rows.groupby("epoch")[["updates", "minutes", "eer"]].mean()
         style = {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": LINE_STYLES[number // len(COLOURS) % 4],
             "label": method,
         }
-        axes[0].plot(mean.index, mean["eer"], **style)
+        axes[0].plot(mean["updates"], mean["eer"], **style)
         axes[1].plot(mean["minutes"], mean["eer"], **style)
     for panel, name in zip(
         axes, ("Updates", "Minutes of training"), strict=True

@@ -73,6 +73,7 @@ def test_a_method_does_not_differ_from_itself():
     assert result == {
         "method": "m",
         "baseline": "m",
+        "duration": "mean",
         "relative": 0.0,
         "low": 0.0,
         "high": 0.0,
@@ -110,11 +111,45 @@ def test_a_planted_difference_is_found_and_no_other():
     assert back["low"] == pytest.approx(100 / (100 + found["high"]) * 100 - 100)
 
 
+def test_pooled_is_compared_by_itself():
+    replicates = replicates_of({"good": 8.0, "base": 10.0})
+    replicates |= {
+        ("p", run, method, "pooled"): torch.full((400,), value)
+        for run in range(5)
+        for method, value in (("good", 18.0), ("base", 12.0))
+    }
+    rows = table(
+        {
+            (1, m, d): (e, 0.5)
+            for m, d, e in (
+                ("good", "full", 8.0),
+                ("good", "2s", 10.0),
+                ("good", "pooled", 18.0),
+                ("base", "full", 11.0),
+                ("base", "2s", 9.0),
+                ("base", "pooled", 12.0),
+            )
+        }
+    )
+    compared = {
+        duration: relative_differences(
+            replicates, rows, "p", "good", "base", duration
+        )
+        for duration in ("mean", "pooled", "full")
+    }
+    assert compared["mean"]["relative"] == pytest.approx(-10)
+    assert compared["mean"]["high"] < 0
+    assert compared["pooled"]["relative"] == pytest.approx(50)
+    assert compared["pooled"]["low"] == pytest.approx(50)
+    assert compared["full"]["relative"] == pytest.approx(100 * (8 / 11 - 1))
+
+
 def test_summarise_by_hand():
     rows = table(
         {
             (1, "m", "full"): (1.0, 0.1),
             (1, "m", "2s"): (3.0, 0.3),
+            (1, "m", "pooled"): (40.0, 0.8),
             (2, "m", "full"): (5.0, 0.5),
             (2, "m", "2s"): (11.0, 0.9),
         }
@@ -191,6 +226,7 @@ def finished(tmp_path):
         "durations": [None, 0.3],
         "data_folder": str(data),
         "output_folder": str(output),
+        "report_folder": str(tmp_path / "report"),
         "crop_seed": 1,
         "bootstrap_samples": 50,
         "plots": False,
@@ -253,8 +289,9 @@ def test_a_report_from_finished_runs(finished):
     hparams, trials = finished
     rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
     overall = rows[rows["group"] == "all"]
-    assert len(overall) == 2 * 2 * 2
-    assert (overall["trials"] == 28).all()
+    pooled = overall["duration"] == "pooled"
+    assert len(overall) == 2 * 2 * (2 + 1) and pooled.sum() == 2 * 2
+    assert (overall["trials"] == 28 + 28 * pooled).all()
     assert replicates["p", 0, "scratch", "full"].shape == (50,)
     curves = read_curves(
         hparams["output_folder"], ["p"], RUNS, hparams["methods"]
@@ -264,7 +301,7 @@ def test_a_report_from_finished_runs(finished):
     text = write_report(
         hparams, rows, replicates, curves, {"date": "2024-01-01"}
     )
-    folder = Path(hparams["output_folder"])
+    folder = Path(hparams["report_folder"])
     assert (folder / "table.md").read_text() == text
     results = json.loads((folder / "results.json").read_text())
     assert results["date"] == "2024-01-01"
@@ -279,9 +316,10 @@ def test_a_report_from_finished_runs(finished):
     ]
     assert figure["mean"] == pytest.approx(chosen["eer"].mean())
     assert f"{figure['mean']:.2f} ± {figure['std']:.2f}" in text
-    (difference,) = results["differences"]
-    assert difference["baseline"] == "teacher"
-    assert f"{difference['relative']:+.1f} (" in text
+    assert [d["duration"] for d in results["differences"]] == ["mean", "pooled"]
+    for difference in results["differences"]:
+        assert difference["baseline"] == "teacher"
+        assert f"{difference['relative']:+.1f} (" in text
     kept = pd.read_csv(folder / "runs.csv")
     assert kept["eer"].tolist() == pytest.approx(rows["eer"].tolist(), 1e-5)
 

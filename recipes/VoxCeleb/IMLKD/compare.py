@@ -7,7 +7,12 @@ To run it on MiniVox:
 Each (pair, fold, seed) trains one teacher and then every method on the same
 data order, chunks, augmentation and initialisation. Runs go in parallel; what
 is done is skipped, so that an interrupted comparison goes on where it was.
-Results: <output_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
+Results: <report_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
+
+The hyperparameters were chosen, and the parts ablated, in the same way; these
+use the trainings of the comparison where they are the same:
+> python compare.py hparams/minivox/tuning.yaml
+> python compare.py hparams/minivox/ablation.yaml
 
 Authors
     * IML-KD contributors
@@ -223,7 +228,9 @@ def main(argv):
     if hparams["evaluate"] == "dev":
         # Tuning: nothing of the test speakers is looked at.
         table = dev_table(curves)
-        table.to_csv(Path(hparams["output_folder"], "dev.csv"), index=False)
+        folder = Path(hparams["report_folder"])
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / "dev.csv", index=False, float_format="%.6g")
         print(table.round(2).to_string(index=False))
         return
     rows, replicates = collect_runs(
