@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE := recipes/VoxCeleb/IMLKD
 
-.PHONY: demo test lint bench clean
+.PHONY: demo compare test lint bench clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
+
+compare: .venv/demo
+	cd $(RECIPE) && ../../../$(BIN)/python -m imlkd_brain.minivox --data_folder data/minivox
+	cd $(RECIPE) && ../../../$(BIN)/python compare.py hparams/minivox/compare.yaml
 
 test: .venv/dev
 	$(BIN)/python -m pytest

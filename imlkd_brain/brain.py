@@ -138,13 +138,42 @@ class IMLKDBrain(sb.Brain):
 
     def _teacher(self, feats):
         """Cosines and embeddings of the frozen teacher, in float32."""
-        teacher = self.hparams.teacher
-        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
-            embeddings = teacher.embed_features(feats.float())
-            return teacher.classify(embeddings), embeddings
+
+        def answer():
+            teacher = self.hparams.teacher
+            with (
+                torch.no_grad(),
+                torch.autocast(self.device_type, enabled=False),
+            ):
+                embeddings = teacher.embed_features(feats.float())
+                return teacher.classify(embeddings), embeddings
+
+        return self._once("answer", feats, answer)
+
+    def _once(self, description, feats, compute):
+        """Ask the cache first, where there is one."""
+        cache = getattr(self.hparams, "teacher_cache", None)
+        if cache is None:
+            return compute()
+        description = f"{self.hparams.teacher.key} {description}"
+        return cache(description, feats, compute)
 
     def _integrated_inputs(self, feats, target):
         """I(x_d) of one segment of each utterance, constant for the student."""
+        if self._measuring():
+            return self._integrate(feats, target)
+        options = {
+            name: value.tolist() if isinstance(value, torch.Tensor) else value
+            for name, value in vars(self.hparams.integrated_inputs).items()
+        }
+        description = f"{options} {self._step_seed()} {target.tolist()}"
+        (inputs,) = self._once(
+            description, feats, lambda: (self._integrate(feats, target),)
+        )
+        return inputs
+
+    def _integrate(self, feats, target):
+        """Segments, their attribution, and I of them."""
         generator = torch.Generator().manual_seed(self._step_seed())
         integrated = self.hparams.integrated_inputs
         segments = integrated.segments(feats.detach(), generator)

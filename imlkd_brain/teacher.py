@@ -228,6 +228,8 @@ class Teacher(SpeakerModel):
             weight = prototypes
             self.layers = ()
         self.register_buffer("rows", normalize(weight.detach().float(), dim=-1))
+        # What it answers depends on the classes as well.
+        self.key = self._fingerprint()
 
     def classify(self, embeddings):
         """Return cosines (batch, student speakers) of embeddings (batch, dim)."""

@@ -27,7 +27,7 @@ from imlkd_brain.brain import IMLKDBrain, append_epoch, batchnorm_policy
 from imlkd_brain.dataio import read_audio
 from imlkd_brain.errors import UserError
 from imlkd_brain.integrated_inputs import IntegratedInputs
-from imlkd_brain.teacher import load_teacher
+from imlkd_brain.teacher import Teacher, load_teacher
 from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.utils.metric_stats import EER as speechbrain_eer
@@ -282,6 +282,31 @@ def test_cross_branch_sets_the_segment_against_the_whole_chunk(
         assert torch.equal(raw[1], cross[1])
         # But the student has seen two things.
         assert not torch.equal(raw[2], cross[2])
+
+
+@pytest.mark.parametrize("method", ["iml_kd", "iml_kd_plus"])
+def test_a_cache_changes_no_result_and_spares_the_teacher(
+    make, monkeypatch, tmp_path, method
+):
+    taught = spy(monkeypatch, Teacher, "embed_features")
+
+    def train(**overrides):
+        brain = make(method, **overrides)
+        taught.clear()
+        fit(brain)
+        return copy_of(brain.modules.embedding_model), len(taught)
+
+    plain, asked = train()
+    cache = str(tmp_path / "cache")
+    first, again = train(teacher_cache=cache)
+    assert again == asked > 0
+    second, again = train(teacher_cache=cache)
+    assert again == 0
+    assert same(plain, first) and same(plain, second)
+    # Another gate is another input: none of the segments is found.
+    assert train(teacher_cache=cache, gate=0.9)[1] > 0
+    # And another seed is other chunks.
+    assert train(teacher_cache=cache, seed=7)[1] == asked
 
 
 def test_zero_eta_is_scratch_bit_for_bit_unless_batchnorm_is_shared(make):

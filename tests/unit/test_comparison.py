@@ -353,6 +353,7 @@ def hparams(tmp_path):
             "long": {"method": "iml_kd", "number_of_epochs": 9},
         },
         "device": "cpu",
+        "teacher_cache": True,
     }
 
 
@@ -407,6 +408,7 @@ def test_methods_of_a_run_differ_in_their_overrides_alone(
                 "number_of_epochs": 4,
                 "lr": 0.2,
                 "teacher_folder": str(place / "teacher"),
+                "teacher_cache": str(place / "teacher_cache"),
                 "output_folder": str(place / name),
                 **hparams["methods"][name],
             }
@@ -447,6 +449,23 @@ def test_options_survive_the_command_line(value):
     _, found = options(job)
     assert found == {"first": expected, "second": expected, "last": 1}
     assert type(found["first"]) is type(expected)
+
+
+def test_a_cache_goes_with_the_last_training_of_its_run(hparams):
+    jobs = compare.plan(hparams)
+    caches = [
+        run_folder(hparams["output_folder"], "p", run) / "teacher_cache"
+        for run in RUNS
+    ]
+    for cache in caches:
+        (cache / "ab").mkdir(parents=True)
+    compare.drop_caches(hparams, jobs[2:])
+    assert all(cache.is_dir() for cache in caches)
+    # What is left is of the second run.
+    compare.drop_caches(hparams, jobs[-1:])
+    assert [cache.is_dir() for cache in caches] == [False, True]
+    compare.drop_caches(hparams, [])
+    assert not caches[1].exists()
 
 
 def test_a_missing_fold_is_said(hparams):

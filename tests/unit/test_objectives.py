@@ -497,7 +497,10 @@ class TestObjective:
         [
             ({"method": "kd"}, "scratch, vanilla_kd, everything, iml_kd"),
             ({"methods": None}, "none"),
-            ({"methods": {"everything": {"both": {}}}}, "raw, integrated, cross"),
+            (
+                {"methods": {"everything": {"both": {}}}},
+                "raw, integrated, cross",
+            ),
             (
                 {"methods": {"everything": {"raw": {"kl": 1}}}},
                 "instance, embedding, class",

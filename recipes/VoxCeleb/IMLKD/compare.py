@@ -21,6 +21,7 @@ Authors
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,8 @@ from imlkd_brain.processes import child_environment
 from imlkd_brain.teacher import INFERENCE
 from speechbrain.utils.distributed import infer_device
 
+CACHE = "teacher_cache"
+
 
 def plan(hparams):
     """Lists every training as a dict: name, folder, command and dependency."""
@@ -54,6 +57,7 @@ def plan(hparams):
     for pair, models in hparams["pairs"].items():
         for run in hparams["runs"]:
             place = run_folder(hparams["output_folder"], pair, run)
+            cache = place / CACHE if hparams["teacher_cache"] else None
             shared = {
                 "seed": run["seed"],
                 "data_folder": hparams["data_folder"],
@@ -78,6 +82,7 @@ def plan(hparams):
                     **(models.get("student") or {}),
                     **overrides,
                     "teacher_folder": place / "teacher",
+                    "teacher_cache": cache,
                     "output_folder": place / name,
                 }
                 depends = place / "teacher"
@@ -122,6 +127,16 @@ def fold_list(hparams, run, part):
     return path
 
 
+def drop_caches(hparams, unfinished):
+    """Removes the teacher's answers where no training needs them any more."""
+    needed = {current["folder"].parent for current in unfinished}
+    for pair in hparams["pairs"]:
+        for run in hparams["runs"]:
+            place = run_folder(hparams["output_folder"], pair, run)
+            if place not in needed:
+                shutil.rmtree(place / CACHE, ignore_errors=True)
+
+
 def is_done(folder):
     """Whether a training has exported its model."""
     return (folder / INFERENCE / "hyperparams.yaml").is_file()
@@ -163,6 +178,7 @@ def run_jobs(hparams, jobs):
                     continue
                 running.remove((process, current))
                 bar.update()
+                drop_caches(hparams, [*waiting, *(j for _, j in running)])
                 if process.returncode or not is_done(current["folder"]):
                     failed.append(current["folder"])
             blocked = [j for j in waiting if j["depends"] in failed]

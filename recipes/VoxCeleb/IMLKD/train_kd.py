@@ -41,6 +41,7 @@ from imlkd_brain.dataio import (
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.export import export_inference_folder
 from imlkd_brain.teacher import embed_dataset, find_inference_folder
+from imlkd_brain.teacher_cache import TeacherCache
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
@@ -140,6 +141,8 @@ def add_teacher(hparams, label_encoder, train_data):
         embed=lambda model: embed_dataset(model, train_data),
     )
     hparams["teacher"] = teacher
+    if hparams["teacher_cache"]:
+        hparams["teacher_cache"] = TeacherCache(hparams["teacher_cache"])
     student_dim = hparams["lin_neurons"]
     if (
         hparams["objective"].needs_embeddings
