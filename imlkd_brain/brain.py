@@ -119,14 +119,7 @@ class IMLKDBrain(sb.Brain):
 
     def needs(self, branch):
         """Whether the objective has a term on a branch."""
-        if not self.distils:
-            return False
-        objective = self.hparams.objective
-        return {
-            "raw": objective.needs_raw,
-            "integrated": objective.needs_integrated,
-            "cross": objective.needs_cross,
-        }[branch]
+        return self.distils and self.hparams.objective.needs(branch)
 
     def _student(self, feats):
         """Cosines (batch, speakers) and embeddings (batch, dim), float32."""

@@ -298,9 +298,9 @@ def relative_differences(
     Returns
     -------
     result : dict
-        ``method``, ``baseline``, ``duration``, ``relative`` (negative is better than the baseline), ``low`` and
-        ``high`` of the 95 % interval, all in percent, and the two-sided
-        ``p_value``.
+        ``method``, ``baseline``, ``duration``, ``relative`` (negative is better
+        than the baseline), ``low`` and ``high`` of the 95 % interval, all in
+        percent, and the two-sided ``p_value``.
     """
     runs = sorted({key[1] for key in replicates if key[0] == pair})
     durations = {key[3] for key in replicates if key[0] == pair}

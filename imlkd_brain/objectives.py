@@ -429,7 +429,7 @@ class DistillationObjective:
     ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
     ...     eta_total_steps=None,
     ... )
-    >>> objective.terms, objective.needs_raw, objective.needs_integrated
+    >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
     >>> logits = torch.tensor([[5.0, 0.0]], requires_grad=True)
     >>> terms = objective.branch_terms("raw", logits, torch.zeros(1, 2))
@@ -493,20 +493,24 @@ class DistillationObjective:
         self.eta_schedule = eta_schedule
         self.eta_total_steps = eta_total_steps
 
-    @property
-    def needs_raw(self):
-        """Whether any term acts on the raw branch."""
-        return bool(self._terms_of("raw"))
+    def needs(self, branch):
+        """Whether any term acts on a branch.
 
-    @property
-    def needs_integrated(self):
-        """Whether any term acts on the integrated branch."""
-        return bool(self._terms_of("integrated"))
+        Arguments
+        ---------
+        branch : str
+            ``raw``, ``integrated`` or ``cross``.
 
-    @property
-    def needs_cross(self):
-        """Whether any term acts on the cross branch."""
-        return bool(self._terms_of("cross"))
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        UserError
+            For another branch.
+        """
+        return bool(self._terms_of(branch))
 
     @property
     def needs_teacher(self):
@@ -543,7 +547,8 @@ class DistillationObjective:
                 f"{self.method} relates the utterances of a batch: use at "
                 "least 2."
             )
-        if (self.needs_integrated or self.needs_cross) and not durations:
+        segments = self.needs("integrated") or self.needs("cross")
+        if segments and not durations:
             raise UserError(
                 f"durations is empty, but method {self.method} draws segments "
                 "of various durations: give a list of seconds such as "

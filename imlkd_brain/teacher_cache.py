@@ -10,6 +10,7 @@ Authors: IML-KD contributors
 import hashlib
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -73,8 +74,11 @@ class TeacherCache:
         name = digest.hexdigest()
         path = self.folder / name[:2] / f"{name}.pt"
         if path.is_file():
-            kept = torch.load(path, map_location=feats.device)
-            return tuple(kept)
+            try:
+                return tuple(torch.load(path, map_location=feats.device))
+            except (OSError, EOFError, RuntimeError, UnpicklingError):
+                # A damaged entry is as good as none: it is written anew.
+                pass
         tensors = compute()
         building = path.with_name(f"{name}.{os.getpid()}.tmp")
         try:

@@ -219,7 +219,7 @@ def test_an_epoch_changes_the_student_and_nothing_else(
         f"{name}.ckpt" for name in checkpoint.paramfiles
     } | {"CKPT.yaml"}
 
-    has_branch = objective.needs_integrated or objective.needs_cross
+    has_branch = objective.needs("integrated") or objective.needs("cross")
     assert len(calls) == (N_UPDATES if has_branch else 0)
     assert (method == "scratch") == (not objective.terms)
     logged = {key for key in stats_of(brain) if "/" in key}
@@ -257,8 +257,8 @@ def test_cross_branch_sets_the_segment_against_the_whole_chunk(
 ):
     brain = make("iml_kd_plus")
     objective = brain.hparams.objective
-    assert objective.needs_raw and objective.needs_cross
-    assert not objective.needs_integrated
+    assert objective.needs("raw") and objective.needs("cross")
+    assert not objective.needs("integrated")
     produced = spy(monkeypatch, IntegratedInputs, "__call__")
     taught = spy(monkeypatch, type(brain.hparams.teacher), "embed_features")
     compared = spy(monkeypatch, objective, "branch_terms")

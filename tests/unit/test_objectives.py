@@ -424,8 +424,8 @@ class TestObjective:
         assert objective.terms == terms
         assert needs == (
             objective.needs_teacher,
-            objective.needs_raw,
-            objective.needs_integrated,
+            objective.needs("raw"),
+            objective.needs("integrated"),
         )
 
     def test_terms_are_the_losses(self):

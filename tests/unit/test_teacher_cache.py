@@ -61,6 +61,21 @@ def test_half_an_entry_is_no_entry(tmp_path, monkeypatch):
     assert torch.equal(TeacherCache(tmp_path)("a", feats, compute)[0], feats)
 
 
+@pytest.mark.parametrize("content", [b"", b"noise", None])
+def test_a_damaged_entry_is_computed_anew(tmp_path, content):
+    feats = torch.ones(1, 2)
+    compute = counted((feats,))
+    cache = TeacherCache(tmp_path)
+    cache("a", feats, compute)
+    (entry,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    if content is None:
+        content = entry.read_bytes()[:200]
+    entry.write_bytes(content)
+    for _ in range(2):
+        assert torch.equal(cache("a", feats, compute)[0], feats)
+    assert compute.calls == 2
+
+
 def test_a_view_does_not_drag_its_storage_along(tmp_path):
     feats = torch.ones(1, 2)
     large = torch.zeros(1_000_000)
