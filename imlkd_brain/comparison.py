@@ -458,8 +458,8 @@ def write_report(hparams, rows, replicates, curves, about):
         ],
         "differences": differences,
     }
-    _write(folder / "results.json", json.dumps(results, indent=1))
-    _write(folder / "table.md", text)
+    write_whole(folder / "results.json", json.dumps(results, indent=1))
+    write_whole(folder / "table.md", text)
     if hparams["plots"]:
         plots.training_curves(folder / "curves.png", curves)
         plots.method_dots(
@@ -600,8 +600,16 @@ def dev_table(curves):
     return table.sort_values(["pair", "eer"]).reset_index()
 
 
-def _write(path, text):
-    """Write a text file, whole or not at all."""
+def write_whole(path, text):
+    """Write a text file, whole or not at all.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Where to.
+    text : str
+        Its content, written as UTF-8.
+    """
     building = path.with_name(path.name + ".tmp")
     building.write_text(text, encoding="utf-8")
     os.replace(building, path)

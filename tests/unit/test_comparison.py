@@ -442,7 +442,8 @@ def test_options_survive_the_command_line(value):
         {"recipe": "x.yaml", "device": "cpu"},
         "recipe",
         Path("out"),
-        {"first": value, "second": value, "last": 1},
+        {"first": value},
+        {"second": value, "last": 1},
         None,
     )
     expected = str(value) if isinstance(value, Path) else value
@@ -466,6 +467,30 @@ def test_a_cache_goes_with_the_last_training_of_its_run(hparams):
     assert [cache.is_dir() for cache in caches] == [False, True]
     compare.drop_caches(hparams, [])
     assert not caches[1].exists()
+
+
+def test_what_was_trained_otherwise_is_refused(hparams, monkeypatch):
+    monkeypatch.setattr(compare.subprocess, "Popen", lambda *a, **k: None)
+    hparams["threads"] = 1
+    hparams["methods"]["long"]["methods"] = {"iml_kd": {"raw": {"batch": 0.5}}}
+    jobs = compare.plan(hparams)
+    for job in jobs:
+        compare.start(hparams, job)
+    compare.check_overrides(compare.plan(hparams))
+    # Another folder is another record; the same one must have the same.
+    hparams["methods"]["long"]["number_of_epochs"] = 5
+    with pytest.raises(
+        UserError, match="long: .*number_of_epochs 9 before, 5 now.*output_fold"
+    ):
+        compare.check_overrides(compare.plan(hparams))
+    hparams["methods"]["long"]["number_of_epochs"] = 9
+    hparams["teacher_overrides"] = {}
+    with pytest.raises(
+        UserError, match="teacher: .*number_of_epochs 3 before, left out now"
+    ):
+        compare.check_overrides(compare.plan(hparams))
+    hparams["output_folder"] += "2"
+    compare.check_overrides(compare.plan(hparams))
 
 
 def test_a_missing_fold_is_said(hparams):

@@ -40,6 +40,7 @@ from imlkd_brain.comparison import (
     read_curves,
     run_folder,
     write_report,
+    write_whole,
 )
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -49,6 +50,7 @@ from imlkd_brain.teacher import INFERENCE
 from speechbrain.utils.distributed import infer_device
 
 CACHE = "teacher_cache"
+OVERRIDES = "overrides.json"
 
 
 def plan(hparams):
@@ -67,43 +69,60 @@ def plan(hparams):
                 "skip_prep": True,
             }
             teacher = {
-                **shared,
                 **hparams["teacher_overrides"],
                 **(models.get("teacher") or {}),
-                "output_folder": place / "teacher",
             }
+            places = {**shared, "output_folder": place / "teacher"}
             jobs.append(
-                job(hparams, "train_teacher", place / "teacher", teacher, None)
+                job(
+                    hparams,
+                    "train_teacher",
+                    place / "teacher",
+                    places,
+                    teacher,
+                    None,
+                )
             )
             for name, overrides in hparams["methods"].items():
                 student = {
-                    **shared,
                     **hparams["student_overrides"],
                     **(models.get("student") or {}),
                     **overrides,
+                }
+                places = {
+                    **shared,
                     "teacher_folder": place / "teacher",
                     "teacher_cache": cache,
                     "output_folder": place / name,
                 }
-                depends = place / "teacher"
                 jobs.append(
                     job(
-                        hparams, "train_student", place / name, student, depends
+                        hparams,
+                        "train_student",
+                        place / name,
+                        places,
+                        student,
+                        place / "teacher",
                     )
                 )
     return jobs
 
 
-def job(hparams, recipe, folder, overrides, depends):
+def job(hparams, recipe, folder, places, overrides, depends):
     """Describes one training."""
     script = Path(__file__).with_name("train_kd.py")
     command = [sys.executable, str(script), hparams[recipe]]
-    for key, value in overrides.items():
+    for key, value in {**places, **overrides}.items():
         command += [f"--{key}", option(value)]
     command.append("--noprogressbar")
     if hparams["device"]:
         command += ["--device", hparams["device"]]
-    return {"folder": folder, "command": command, "depends": depends}
+    return {
+        "folder": folder,
+        "command": command,
+        "depends": depends,
+        "overrides": overrides,
+    }
 
 
 def option(value):
@@ -140,6 +159,30 @@ def drop_caches(hparams, unfinished):
 def is_done(folder):
     """Whether a training has exported its model."""
     return (folder / INFERENCE / "hyperparams.yaml").is_file()
+
+
+def check_overrides(jobs):
+    """Refuses what was trained with other overrides under the same name.
+
+    A folder without a record was put there by hand, and is trusted.
+    """
+    for current in jobs:
+        record = current["folder"] / OVERRIDES
+        if not record.is_file():
+            continue
+        before, now = json.loads(record.read_text()), current["overrides"]
+        different = [
+            f"{key} {before.get(key, 'left out')} before, "
+            f"{now.get(key, 'left out')} now"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        if different:
+            raise UserError(
+                f"{current['folder']}: trained with other options "
+                f"({'; '.join(different)}); give the method another name or "
+                "the comparison another output_folder, or remove this folder."
+            )
 
 
 def prepare_folds(hparams):
@@ -213,6 +256,8 @@ def run_jobs(hparams, jobs):
 def start(hparams, current):
     """Starts one training with its share of the cores."""
     current["folder"].mkdir(parents=True, exist_ok=True)
+    record = current["folder"] / OVERRIDES
+    write_whole(record, json.dumps(current["overrides"], ensure_ascii=False))
     with open(current["folder"] / "output.txt", "a") as output:
         return subprocess.Popen(
             current["command"],
@@ -233,8 +278,10 @@ def main(argv):
     )
     if hparams["plots"]:
         require_matplotlib()
+    jobs = plan(hparams)
+    check_overrides(jobs)
     prepare_folds(hparams)
-    run_jobs(hparams, plan(hparams))
+    run_jobs(hparams, jobs)
     curves = read_curves(
         hparams["output_folder"],
         hparams["pairs"],
