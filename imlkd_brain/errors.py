@@ -6,7 +6,10 @@ was expected, and the way out.
 """
 
 import errno
+import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 
 
@@ -28,6 +31,8 @@ def one_sentence_errors():
 
     Exit codes: 2 for :class:`UserError`, 28 (``ENOSPC``) for a full disk, 130
     for an interrupt. Any other exception is a bug and keeps its traceback.
+    SIGTERM, which schedulers send at the end of a job's time, is an interrupt
+    as well, also where Ctrl-C is ignored (``nohup ... &`` in a script).
 
     Example
     -------
@@ -38,6 +43,9 @@ def one_sentence_errors():
         "error: the disk is full ({}); free some space and run the same "
         "command again, what was finished is kept."
     )
+    previous = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.signal(signal.SIGTERM, _interrupt(os.getpid()))
     try:
         yield
     except UserError as error:
@@ -57,6 +65,22 @@ def one_sentence_errors():
         if "inline_container" not in str(error) or "Reader" in str(error):
             raise
         _exit(errno.ENOSPC, full.format("while writing a checkpoint"))
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(pid):
+    """A handler that interrupts one process and just ends its forks."""
+
+    def handler(number, frame):
+        if os.getpid() == pid:
+            raise KeyboardInterrupt
+        # A worker that its pool ends inherits this handler.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    return handler
 
 
 def _sentence(error):

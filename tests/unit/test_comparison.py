@@ -1,7 +1,11 @@
 """Comparisons: closed forms, planted differences, plans and their options."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import compare
@@ -491,6 +495,44 @@ def test_what_was_trained_otherwise_is_refused(hparams, monkeypatch):
         compare.check_overrides(compare.plan(hparams))
     hparams["output_folder"] += "2"
     compare.check_overrides(compare.plan(hparams))
+
+
+def test_trainings_end_with_what_started_them(tmp_path):
+    # As `nohup ... &` starts it: Ctrl-C is ignored, by the trainings as well.
+    said = tmp_path / "pid"
+    training = f"""
+import os, time
+open({str(said)!r}, "w").write(str(os.getpid()))
+time.sleep(60)
+"""
+    job = {
+        "folder": tmp_path / "out",
+        "command": [sys.executable, "-c", training],
+        "depends": None,
+        "overrides": {},
+    }
+    script = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path.insert(0, {str(Path(compare.__file__).parent)!r})
+from pathlib import Path, PosixPath
+import compare
+with compare.one_sentence_errors():
+    compare.run_jobs({{"jobs": 1, "threads": 1, "pairs": {{}}}}, [{job!r}])
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(300):
+        if said.is_file() and said.read_text():
+            break
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted: what was finished is kept" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(said.read_text()), 0)
 
 
 def test_a_missing_fold_is_said(hparams):

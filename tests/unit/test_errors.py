@@ -1,6 +1,10 @@
 """One sentence and an exit code for what a user can get wrong."""
 
 import errno
+import multiprocessing
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -26,6 +30,30 @@ def test_interrupts_say_how_to_go_on(capsys):
     code, said = outcome(capsys, KeyboardInterrupt())
     assert code == 130
     assert said.startswith("interrupted: ") and "same command again" in said
+
+
+def test_a_schedulers_signal_is_an_interrupt(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        with one_sentence_errors():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    assert stopped.value.code == 130
+    assert "interrupted: " in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_worker_that_its_pool_ends_says_nothing(capfd):
+    with one_sentence_errors():
+        worker = multiprocessing.get_context("fork").Process(
+            target=time.sleep, args=(60,)
+        )
+        worker.start()
+        time.sleep(0.5)
+        worker.terminate()
+        worker.join(10)
+    assert worker.exitcode == -signal.SIGTERM
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_full_disk_is_named(capsys):

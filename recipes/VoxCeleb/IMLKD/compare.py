@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -239,7 +238,8 @@ def run_jobs(hparams, jobs):
             time.sleep(0.2)
     except BaseException:
         for process, _ in running:
-            process.send_signal(signal.SIGINT)
+            # Not SIGINT, which is ignored by whatever `nohup ... &` started.
+            process.terminate()
         for process, _ in running:
             process.wait()
         raise
