@@ -391,10 +391,12 @@ class DistillationObjective:
     methods : dict
         ``{method: {branch: {term: weight}}}``; a branch left out has no terms,
         a weight of zero leaves a term out.
-    temperature : float
-        ``tau`` of all terms but ``multi_level``.
+    temperature : float or list of float
+        ``tau`` of all terms of posteriors but ``multi_level``; each is summed
+        over a list.
     temperatures : list of float
-        Those of ``multi_level``.
+        Those of ``multi_level``. It is ``instance``, ``class`` and ``batch``
+        of that list, under one weight.
     decoupled_alpha : float
         Weight of the target part of ``decoupled``.
     decoupled_beta : float
@@ -456,7 +458,15 @@ class DistillationObjective:
         self.method = method
         self.weights = _read_method(method, methods)
         self.terms = list(self.weights)
-        _check_number("temperature", temperature, above=0)
+        if not isinstance(temperature, list | tuple):
+            temperature = [temperature]
+        if not temperature:
+            raise UserError(
+                "temperature is an empty list, but posteriors need at least "
+                "one: give a number such as 4.0 or a list of them."
+            )
+        for value in temperature:
+            _check_number("temperature", value, above=0)
         if not isinstance(temperatures, list | tuple) or not temperatures:
             raise UserError(
                 f"temperatures is {temperatures!r}, but multi-level KD sums "
@@ -482,7 +492,7 @@ class DistillationObjective:
             _check_number(
                 "eta_total_steps", eta_total_steps, above=eta_warmup_steps
             )
-        self.temperature = temperature
+        self.temperature = tuple(temperature)
         self.temperatures = tuple(temperatures)
         self.decoupled_alpha = decoupled_alpha
         self.decoupled_beta = decoupled_beta
@@ -590,28 +600,33 @@ class DistillationObjective:
             ``branch/term`` to a scalar, in the order of ``terms``.
         """
         logits = (student_logits, teacher_logits)
+
+        def summed(loss, **options):
+            return sum(
+                loss(*logits, temperature=temperature, **options)
+                for temperature in self.temperature
+            )
+
         losses = {
-            "instance": lambda: instance_loss(*logits, self.temperature),
+            "instance": lambda: summed(instance_loss),
             "embedding": lambda: embedding_loss(
                 student_embeddings, teacher_embeddings, projection
             ),
-            "class": lambda: class_loss(*logits, self.temperature),
-            "batch": lambda: batch_loss(*logits, self.temperature),
+            "class": lambda: summed(class_loss),
+            "batch": lambda: summed(batch_loss),
             "multi_level": lambda: multi_level_kd_loss(
                 *logits, self.temperatures
             ),
-            "decoupled": lambda: decoupled_kd_loss(
-                *logits,
-                target,
-                self.decoupled_alpha,
-                self.decoupled_beta,
-                self.temperature,
+            "decoupled": lambda: summed(
+                decoupled_kd_loss,
+                target=target,
+                alpha=self.decoupled_alpha,
+                beta=self.decoupled_beta,
             ),
-            "correlation": lambda: dist_loss(
-                *logits,
-                self.temperature,
-                self.correlation_beta,
-                self.correlation_gamma,
+            "correlation": lambda: summed(
+                dist_loss,
+                beta=self.correlation_beta,
+                gamma=self.correlation_gamma,
             ),
         }
         return {

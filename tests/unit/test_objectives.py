@@ -456,6 +456,27 @@ class TestObjective:
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(sum(weighted.values()), loss)
 
+    def test_a_list_of_temperatures_is_summed_over(self):
+        student, teacher = logits(0), logits(1)
+
+        def terms(temperature):
+            objective = build(temperature=temperature)
+            return objective.branch_terms(
+                "raw", student, teacher, student, teacher, TARGET
+            )
+
+        both, first, second = terms([2, 3]), terms(2), terms(3)
+        for term in LOSSES.keys() - {"multi_level"}:
+            torch.testing.assert_close(
+                both[f"raw/{term}"],
+                first[f"raw/{term}"] + second[f"raw/{term}"],
+            )
+        # Prior multi-level KD is the three levels under one weight.
+        torch.testing.assert_close(
+            both["raw/multi_level"],
+            sum(both[f"raw/{term}"] for term in ("instance", "class", "batch")),
+        )
+
     def test_projection_reaches_the_embedding_term(self):
         objective = build(method="e", methods={"e": {"raw": {"embedding": 1}}})
         assert objective.needs_embeddings
@@ -520,6 +541,8 @@ class TestObjective:
                 "raw of method everything",
             ),
             ({"temperature": 0}, "temperature is 0"),
+            ({"temperature": []}, "temperature is an empty list"),
+            ({"temperature": [4, 0]}, "temperature is 0"),
             ({"temperatures": []}, "temperatures"),
             ({"temperatures": [2, 0]}, "temperatures"),
             ({"decoupled_beta": "8"}, "decoupled_beta"),
