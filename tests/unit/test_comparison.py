@@ -497,6 +497,17 @@ def test_what_was_trained_otherwise_is_refused(hparams, monkeypatch):
     compare.check_overrides(compare.plan(hparams))
 
 
+def test_a_key_left_out_is_named(tmp_path):
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text("output_folder: out\nmethods: {}\n")
+    with pytest.raises(UserError, match="mine.yaml: .*pairs.* left out"):
+        compare.main([str(yaml)])
+    # The recipe's own have them all.
+    for name in ("compare", "tuning", "ablation"):
+        path = Path(compare.__file__).parent / f"hparams/minivox/{name}.yaml"
+        compare.check_keys(load_hyperpyyaml(path.read_text()), path)
+
+
 def test_trainings_end_with_what_started_them(tmp_path):
     # As `nohup ... &` starts it: Ctrl-C is ignored, by the trainings as well.
     said = tmp_path / "pid"

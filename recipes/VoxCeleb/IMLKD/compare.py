@@ -50,6 +50,21 @@ from speechbrain.utils.distributed import infer_device
 
 CACHE = "teacher_cache"
 OVERRIDES = "overrides.json"
+KEYS = """
+output_folder report_folder data_folder runs train_teacher train_student
+teacher_overrides student_overrides pairs methods baselines evaluate durations
+crop_seed bootstrap_samples plots jobs threads teacher_cache
+""".split()
+
+
+def check_keys(hparams, hparams_file):
+    """Refuses a YAML without all that a comparison reads."""
+    missing = [key for key in KEYS if key not in hparams]
+    if missing:
+        raise UserError(
+            f"{hparams_file}: {', '.join(missing)} left out; see "
+            "hparams/minivox/compare.yaml for what each key does."
+        )
 
 
 def plan(hparams):
@@ -271,6 +286,7 @@ def main(argv):
     """Trains, scores and reports."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
     hparams["device"] = run_opts.device
+    check_keys(hparams, hparams_file)
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
