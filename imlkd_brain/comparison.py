@@ -461,11 +461,31 @@ def write_report(hparams, rows, replicates, curves, about):
     write_whole(folder / "results.json", json.dumps(results, indent=1))
     write_whole(folder / "table.md", text)
     if hparams["plots"]:
-        plots.training_curves(folder / "curves.png", curves)
-        plots.method_dots(
-            folder / "methods.png", rows[rows["group"] == ALL], methods
-        )
+        for pair in hparams["pairs"]:
+            _draw(folder, pair, hparams, methods, rows, differences, curves)
     return text
+
+
+def _draw(folder, pair, hparams, methods, rows, differences, curves):
+    """The figures of one pair; its name is theirs where there are several."""
+    several = len(hparams["pairs"]) > 1
+    end = f"_{pair}.png" if several else ".png"
+    plots.training_curves(
+        folder / f"curves{end}", curves[curves["pair"] == pair]
+    )
+    overall = (rows["pair"] == pair) & (rows["group"] == ALL)
+    plots.method_dots(folder / f"methods{end}", rows[overall], methods)
+    pooled = [
+        d for d in differences if (d["pair"], d["duration"]) == (pair, POOLED)
+    ]
+    if pooled:
+        plots.difference_intervals(
+            folder / f"differences{end}",
+            pooled,
+            list(hparams["methods"]),
+            hparams["baselines"],
+            "Relative difference of the pooled EER, 95 % intervals",
+        )
 
 
 def _sizes(hparams, methods):

@@ -25,6 +25,7 @@ COLOURS = (
     "#56B4E9",  # sky blue
     "#000000",
 )
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINE_STYLES = ("-", "--", "-.", ":")
 DET_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60)  # %
 DPI = 150
@@ -222,9 +223,9 @@ def training_curves(path, curves):
         style = {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": LINE_STYLES[number // len(COLOURS) % 4],
-            "label": method,
+            "marker": ".",
         }
-        axes[0].plot(mean["updates"], mean["eer"], **style)
+        axes[0].plot(mean["updates"], mean["eer"], label=method, **style)
         axes[1].plot(mean["minutes"], mean["eer"], **style)
     for panel, name in zip(
         axes, ("Updates", "Minutes of training"), strict=True
@@ -238,14 +239,16 @@ def training_curves(path, curves):
 
 
 def method_dots(path, rows, methods):
-    """Draw each method's EER at each duration: a dot a run, a bar the mean.
+    """Draw each method's EER at each duration: a mark a run, a bar the mean.
+
+    A run has the same mark everywhere: its fold decides more than the method.
 
     Arguments
     ---------
     path : str or Path
         The PNG to write.
     rows : pandas.DataFrame
-        Columns method, duration and eer (percent), one row a run.
+        Columns method, fold, seed, duration and eer (percent), one row a run.
     methods : list of str
         In the order to draw, from the top.
     """
@@ -253,16 +256,24 @@ def method_dots(path, rows, methods):
 
     durations = list(dict.fromkeys(rows["duration"]))
     figure = Figure(
-        figsize=(1.8 + 2.2 * len(durations), 1.2 + 0.32 * len(methods)),
+        figsize=(1.8 + 2.2 * len(durations), 1.6 + 0.32 * len(methods)),
         layout="constrained",
     )
     panels = figure.subplots(1, len(durations), sharey=True, squeeze=False)[0]
+    runs = list(rows.groupby(["fold", "seed"], sort=False).groups)
     for panel, duration in zip(panels, durations, strict=True):
         for place, method in enumerate(methods):
             chosen = (rows["method"] == method) & (rows["duration"] == duration)
-            values = rows.loc[chosen, "eer"]
-            colour = COLOURS[place % len(COLOURS)]
-            panel.plot(values, [place] * len(values), "o", color=colour, ms=4)
+            values = rows[chosen].set_index(["fold", "seed"])["eer"]
+            for number, run in enumerate(runs):
+                panel.plot(
+                    values[run],
+                    place,
+                    MARKERS[number % len(MARKERS)],
+                    color=COLOURS[number % len(COLOURS)],
+                    ms=5,
+                    label=f"fold {run[0]}, seed {run[1]}",
+                )
             panel.plot(values.mean(), place, "|", color="0.1", ms=16, mew=2)
         panel.set_title(duration)
         panel.set_xlabel("EER (%)")
@@ -270,6 +281,58 @@ def method_dots(path, rows, methods):
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles[: len(runs)],
+        labels[: len(runs)],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+    )
+    _save(figure, path)
+
+
+def difference_intervals(path, differences, methods, baselines, title):
+    """Draw relative differences with their intervals, a panel a baseline.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    differences : list of dict
+        Keys method, baseline, relative, low and high (percent; negative is
+        better), of one duration.
+    methods : list of str
+        In the order to draw, from the top.
+    baselines : list of str
+        In the order to draw, from the left.
+    title : str
+        What is compared.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(1.8 + 2.2 * len(baselines), 1.4 + 0.32 * len(methods)),
+        layout="constrained",
+    )
+    panels = figure.subplots(
+        1, len(baselines), sharex=True, sharey=True, squeeze=False
+    )[0]
+    for panel, baseline in zip(panels, baselines, strict=True):
+        for d in differences:
+            if d["baseline"] != baseline:
+                continue
+            place = methods.index(d["method"])
+            panel.plot((d["low"], d["high"]), (place, place), color="0.5")
+            panel.plot(d["relative"], place, "o", color=COLOURS[0], ms=5)
+        panel.axvline(0, color="0.1", lw=0.8)
+        panel.set_title(f"to {baseline}", fontsize="medium")
+        panel.set_xlabel("%, negative is better")
+        panel.grid(axis="x", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    figure.suptitle(title, fontsize="medium")
     _save(figure, path)
 
 

@@ -328,6 +328,28 @@ def test_a_report_from_finished_runs(finished):
     assert kept["eer"].tolist() == pytest.approx(rows["eer"].tolist(), 1e-5)
 
 
+@pytest.mark.parametrize("pairs", [["p"], ["p", "q"]])
+def test_every_pair_has_its_figures(finished, pairs):
+    image = pytest.importorskip("matplotlib.image")
+    hparams, trials = finished
+    root = Path(hparams["output_folder"], "runs")
+    for pair in pairs[1:]:
+        shutil.copytree(root / "p", root / pair)
+    hparams = {**hparams, "plots": True, "pairs": dict.fromkeys(pairs, {})}
+    rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
+    curves = read_curves(
+        hparams["output_folder"], pairs, RUNS, hparams["methods"]
+    )
+    write_report(hparams, rows, replicates, curves, {})
+    folder = Path(hparams["report_folder"])
+    names = ["curves", "methods", "differences"]
+    if len(pairs) > 1:
+        names = [f"{name}_{pair}" for name in names for pair in pairs]
+    assert sorted(names) == sorted(p.stem for p in folder.glob("*.png"))
+    for name in names:
+        assert image.imread(folder / f"{name}.png")[..., :3].std() > 0.02
+
+
 def test_curves_of_an_unfinished_comparison(tmp_path):
     with pytest.raises(UserError, match="train_stats.csv: missing"):
         read_curves(tmp_path, ["p"], RUNS, ["m"])
