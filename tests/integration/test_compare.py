@@ -1,0 +1,128 @@
+"""compare.py as a process on real speech: stop, go on, report, refuse."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import compare
+import pytest
+import yaml
+
+RECIPE = Path(compare.__file__).resolve().parent
+SMALL = {
+    "embedding_model": {
+        "channels": [8, 8, 8, 8, 24],
+        "attention_channels": 8,
+        "se_channels": 8,
+    },
+    "lin_neurons": 16,
+    "n_mels": 40,
+    "batch_size": 16,
+    "sentence_len": 1.0,
+    "speed_perturb": [1.0],
+    "valid_durations": [None, 1.0],
+    "number_of_epochs": 2,
+    "lr_step_epochs": 1,
+}
+
+
+@pytest.fixture
+def options(tiny_minivox, tmp_path):
+    """A comparison of seconds: one fold, a teacher and two students."""
+    pytest.importorskip("matplotlib")
+    data = tmp_path / "data"
+    (data / "trials").mkdir(parents=True)
+    (data / "wav").symlink_to(tiny_minivox / "wav")
+    for part in ("dev", "test"):
+        shutil.copy(
+            tiny_minivox / "trials" / f"{part}.txt",
+            data / "trials" / f"fold0_{part}.txt",
+        )
+    return {
+        "output_folder": str(tmp_path / "out"),
+        "report_folder": str(tmp_path / "out" / "main"),
+        "data_folder": str(data),
+        "runs": [{"fold": 0, "seed": 7}],
+        "train_teacher": "hparams/minivox/train_teacher.yaml",
+        "train_student": "hparams/minivox/iml_kd.yaml",
+        "teacher_overrides": SMALL,
+        "student_overrides": {**SMALL, "durations": [0.5, 0.8]},
+        "pairs": {"tiny": {"teacher": {}, "student": {}}},
+        "methods": {
+            "scratch": {"method": "scratch"},
+            "iml_kd_plus": {"method": "iml_kd_plus"},
+        },
+        "baselines": ["scratch", "teacher"],
+        "evaluate": "test",
+        "durations": [None, 1.0],
+        "crop_seed": 1,
+        "bootstrap_samples": 20,
+        "plots": True,
+        "jobs": 2,
+        "threads": 1,
+        "teacher_cache": True,
+    }
+
+
+def start(options, tmp_path):
+    """Start the script as a user does, nothing installed but SpeechBrain."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(options))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.Popen(
+        [sys.executable, "compare.py", str(path)],
+        cwd=RECIPE,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_comparison_goes_on_and_reports(options, tmp_path):
+    place = tmp_path / "out" / "runs" / "tiny" / "fold0_seed7"
+    teacher = place / "teacher" / "inference" / "hyperparams.yaml"
+    process = start(options, tmp_path)
+    for _ in range(1200):
+        if teacher.is_file() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 130, said[-3000:]
+    assert "run the same command again to go on" in said
+    finished = teacher.stat().st_mtime_ns
+
+    process = start(options, tmp_path)
+    table, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    assert teacher.stat().st_mtime_ns == finished
+    # Given back when the last student of the run was done.
+    assert not (place / compare.CACHE).exists()
+    report = tmp_path / "out" / "main"
+    assert (report / "table.md").read_text().strip() in table
+    for name in ("curves", "methods", "differences"):
+        assert (report / f"{name}.png").stat().st_size > 0
+    results = json.loads((report / "results.json").read_text())
+    assert results["runs"] == options["runs"] and results["date"]
+    eers = {
+        row["method"]: row["mean"]
+        for row in results["summary"]
+        if (row["group"], row["figure"], row["duration"])
+        == ("all", "eer", "pooled")
+    }
+    assert set(eers) == {"teacher", "scratch", "iml_kd_plus"}
+    # All of them have learnt something of speakers they have not seen.
+    assert max(eers.values()) < 50
+
+    options["methods"]["scratch"]["number_of_epochs"] = 3
+    process = start(options, tmp_path)
+    _, said = process.communicate()
+    assert process.returncode == 2 and "Traceback" not in said
+    assert "number_of_epochs 2 before, 3 now" in said
