@@ -11,6 +11,7 @@ Results: <report_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
 
 The hyperparameters were chosen, and the parts are ablated, in the same way; with
 the same output_folder, trainings of the same name are shared:
+> python compare.py hparams/minivox/equal_time.yaml
 > python compare.py hparams/minivox/tuning.yaml
 > python compare.py hparams/minivox/ablation.yaml
 
