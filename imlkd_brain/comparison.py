@@ -68,8 +68,8 @@ def duration_name(seconds):
 def score_run(folder, methods, trials, data_folder, durations, seed, device):
     """Score every model of a run on one trial list.
 
-    Scores are kept beside the model (``scores.npz``), so that only new models
-    are scored when a comparison grows.
+    Scores are kept beside the model (``scores-<list>.npz``), so that only new
+    models are scored when a comparison grows.
 
     Arguments
     ---------
@@ -98,13 +98,13 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
     """
     located = locate_trials(read_trials(trials), data_folder)
     # By what is in the list: a corpus built anew has others by its name.
-    listed = hashlib.sha256(Path(trials).read_bytes()).hexdigest()
+    listed = hashlib.sha256(Path(trials).read_bytes()).hexdigest()[:16]
     scores = {}
     for method in methods:
-        kept = folder / method / "scores.npz"
+        kept = folder / method / f"scores-{listed}.npz"
         model = load_speaker_model(folder / method, device)
         wanted = {
-            duration_name(d): f"{model.key} {crop_name(d, seed)} {listed}"
+            duration_name(d): f"{model.key} {crop_name(d, seed)}"
             for d in durations
         }
         found = dict(np.load(kept)) if kept.is_file() else {}
@@ -115,7 +115,7 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
             scorer = Scorer(model, _embedder(folder / method, seed))
             found[name] = scorer.score(located, seconds)[0].numpy()
             found[f"{name} key"] = np.array(wanted[name])
-        building = kept.with_name("scores.building.npz")
+        building = kept.with_name("scores-building.npz")
         np.savez(building, **found)
         os.replace(building, kept)
         scores[method] = {
@@ -142,7 +142,7 @@ def collect_runs(hparams, trials_of, device):
     Arguments
     ---------
     hparams : dict
-        ``pairs``, ``runs``, ``methods``, ``durations``, ``data_folder``,
+        ``pairs``, ``runs``, ``methods``, ``durations``, ``test_folder``,
         ``output_folder``, ``crop_seed``, ``bootstrap_samples``.
     trials_of : callable
         ``trials_of(run)`` gives the run's trial list.
@@ -172,7 +172,7 @@ def collect_runs(hparams, trials_of, device):
             run_folder(hparams["output_folder"], pair, run),
             methods,
             trials_of(run),
-            hparams["data_folder"],
+            hparams["test_folder"],
             hparams["durations"],
             hparams["crop_seed"],
             device,

@@ -65,9 +65,10 @@ TINY_MINUTES_PER_SPEAKER = 1.0
 SPEECH_LEVEL = 0.05  # RMS of every clip, -26 dB re full scale
 SILENCE = 1e-3  # a clip that peaks below this is empty
 
-TEST_UTTERANCES, DEV_UTTERANCES = 24, 16  # distinct ones per speaker, at most
-TARGETS, NONTARGETS = 300, 600  # trials per test speaker, at most
-DEV_TARGETS, DEV_NONTARGETS = 110, 220
+# Distinct utterances, target and nontarget trials per speaker, at most
+SIZES = {"test": (24, 300, 600), "dev": (16, 110, 220)}
+# Lists for models that were trained without this corpus: folds of the speakers
+UNSEEN = {"unseen_dev.txt": ("0", "1"), "unseen_test.txt": ("2", "3", "4")}
 
 SPLITS_FILE = Path(__file__).with_name("minivox_splits.csv")
 FOLDS = 5
@@ -599,7 +600,9 @@ def _spread(files, count, draw):
 def write_trials(folder, utterances, splits, tiny):
     """Write ``test.txt``, ``dev.txt`` and, but for tiny, a pair per fold.
 
-    A fold in which the packs at hand have no such speakers gets no file.
+    A fold in which the packs at hand have no such speakers gets no file. The
+    pair ``unseen_dev.txt``, ``unseen_test.txt`` has the speakers of all folds,
+    for models that were trained on another corpus.
 
     Arguments
     ---------
@@ -618,28 +621,32 @@ def write_trials(folder, utterances, splits, tiny):
         File name to the numbers of [target, nontarget] trials.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    counts = {}
+    lists = {}
     for fold in (None,) if tiny else range(FOLDS):
         parts = roles(splits, fold)
-        for part, per_speaker, targets, nontargets in (
-            ("test", TEST_UTTERANCES, TARGETS, NONTARGETS),
-            ("dev", DEV_UTTERANCES, DEV_TARGETS, DEV_NONTARGETS),
-        ):
-            held_out = {
-                speaker: files
-                for speaker, files in utterances.items()
-                if parts[speaker] == part
-            }
-            if not held_out:
-                continue  # a fold in which none of the packs has a part
-            trials = make_trials(held_out, per_speaker, targets, nontargets)
-            text = "".join(" ".join(trial) + "\n" for trial in trials)
+        for part in ("test", "dev"):
+            chosen = {name for name in parts if parts[name] == part}
             names = [] if tiny else [f"fold{fold}_{part}.txt"]
             names += [f"{part}.txt"] if not fold else []
-            target = sum(trial[0] == "1" for trial in trials)
-            for name in names:
-                (folder / name).write_text(text, encoding="utf-8")
-                counts[name] = [target, len(trials) - target]
+            lists.update(dict.fromkeys(names, (part, chosen)))
+    if not tiny:
+        for name, folds in UNSEEN.items():
+            chosen = {
+                speaker
+                for speaker in splits
+                if splits[speaker]["fold"] in folds
+            }
+            lists[name] = ("test", chosen)
+    counts = {}
+    for name, (part, chosen) in lists.items():
+        held_out = {s: utterances[s] for s in utterances if s in chosen}
+        if not held_out:
+            continue  # a fold in which none of the packs has a part
+        trials = make_trials(held_out, *SIZES[part])
+        text = "".join(" ".join(trial) + "\n" for trial in trials)
+        (folder / name).write_text(text, encoding="utf-8")
+        target = sum(trial[0] == "1" for trial in trials)
+        counts[name] = [target, len(trials) - target]
     return counts
 
 

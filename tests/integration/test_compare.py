@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import compare
+import pandas as pd
 import pytest
 import yaml
 
@@ -59,6 +60,8 @@ def options(tiny_minivox, tmp_path):
         },
         "baselines": ["scratch", "teacher"],
         "evaluate": "test",
+        "test_folder": str(data),
+        "test_trials": None,
         "durations": [None, 1.0],
         "crop_seed": 1,
         "bootstrap_samples": 20,
@@ -121,6 +124,30 @@ def test_a_comparison_goes_on_and_reports(options, tmp_path):
     # All of them have learnt something of speakers they have not seen.
     assert max(eers.values()) < 50
 
+    # Another list for all runs: of strangers, and of a training speaker.
+    lists = Path(options["data_folder"], "trials")
+    options["test_trials"] = str(lists / "fold0_dev.txt")
+    options["report_folder"] = str(tmp_path / "out" / "dev")
+    process = start(options, tmp_path)
+    other, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    assert other != table and (tmp_path / "out" / "dev" / "table.md").is_file()
+    rows = pd.read_csv(place / "csv" / "train.csv")
+    wavs = [Path(wav).parts[-3:] for wav in rows["wav"].unique()[:40]]
+    known = tmp_path / "known.txt"
+    known.write_text(
+        "".join(
+            f"{int(wav[0] == wavs[0][0])} {'/'.join(wavs[0])} {'/'.join(wav)}\n"
+            for wav in wavs[1:]
+        )
+    )
+    options["test_trials"] = str(known)
+    process = start(options, tmp_path)
+    _, said = process.communicate()
+    assert process.returncode == 2 and "Traceback" not in said
+    assert f"{known}: {wavs[0][0]} is a training speaker" in said
+
+    options["test_trials"] = None
     options["methods"]["scratch"]["number_of_epochs"] = 3
     process = start(options, tmp_path)
     _, said = process.communicate()

@@ -229,6 +229,8 @@ def finished(tmp_path):
         "baselines": ["scratch", "teacher"],
         "durations": [None, 0.3],
         "data_folder": str(data),
+        "test_folder": str(data),
+        "test_trials": None,
         "output_folder": str(output),
         "report_folder": str(tmp_path / "report"),
         "crop_seed": 1,
@@ -256,7 +258,7 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
             folder,
             ["teacher", "scratch"],
             trials,
-            hparams["data_folder"],
+            hparams["test_folder"],
             [None, 0.3],
             1,
             "cpu",
@@ -297,6 +299,12 @@ def test_a_report_from_finished_runs(finished):
     assert len(overall) == 2 * 2 * (2 + 1) and pooled.sum() == 2 * 2
     assert (overall["trials"] == 28 + 28 * pooled).all()
     assert replicates["p", 0, "scratch", "full"].shape == (50,)
+    # One teacher and list in both runs: the same speakers are drawn for both.
+    torch.testing.assert_close(
+        replicates["p", 0, "teacher", "pooled"],
+        replicates["p", 1, "teacher", "pooled"],
+        equal_nan=True,  # a draw of one speaker has no nontarget trial
+    )
     curves = read_curves(
         hparams["output_folder"], ["p"], RUNS, hparams["methods"]
     )
@@ -525,7 +533,7 @@ def test_a_key_left_out_is_named(tmp_path):
     with pytest.raises(UserError, match="mine.yaml: .*pairs.* left out"):
         compare.main([str(yaml)])
     # The recipe's own have them all.
-    for name in ("compare", "equal_time", "tuning", "ablation"):
+    for name in ("compare", "unseen", "equal_time", "tuning", "ablation"):
         path = Path(compare.__file__).parent / f"hparams/minivox/{name}.yaml"
         compare.check_keys(load_hyperpyyaml(path.read_text()), path)
 

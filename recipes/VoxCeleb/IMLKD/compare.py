@@ -29,6 +29,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 from voxceleb_prepare import prepare_voxceleb
@@ -47,6 +48,7 @@ from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.plots import require_matplotlib
 from imlkd_brain.processes import child_environment
 from imlkd_brain.teacher import INFERENCE
+from imlkd_brain.verification import read_trials, speaker_of
 from speechbrain.utils.distributed import infer_device
 
 CACHE = "teacher_cache"
@@ -54,7 +56,8 @@ OVERRIDES = "overrides.json"
 KEYS = """
 output_folder report_folder data_folder runs train_teacher train_student
 teacher_overrides student_overrides pairs methods baselines evaluate durations
-crop_seed bootstrap_samples plots jobs threads teacher_cache
+crop_seed bootstrap_samples plots jobs threads teacher_cache test_folder
+test_trials
 """.split()
 
 
@@ -159,6 +162,34 @@ def fold_list(hparams, run, part):
             "correct `runs` in the YAML."
         )
     return path
+
+
+def test_list(hparams, run):
+    """The trial list that a run's models are scored on."""
+    if hparams["test_trials"] is None:
+        return fold_list(hparams, run, "test")
+    path = Path(hparams["test_trials"])
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such trial list; see `test_trials` in the YAML, whose "
+            "head says how to build the corpus."
+        )
+    return path
+
+
+def check_unseen(hparams):
+    """Refuses trials with a speaker that a model of the run was trained on."""
+    for pair in hparams["pairs"]:
+        for run in hparams["runs"]:
+            place = run_folder(hparams["output_folder"], pair, run)
+            trained = pd.read_csv(place / "csv" / "train.csv")["spk_id"]
+            listed = read_trials(test_list(hparams, run)).utterances
+            known = set(trained) & set(map(speaker_of, listed))
+            if known:
+                raise UserError(
+                    f"{test_list(hparams, run)}: {min(known)} is a training "
+                    f"speaker of {place.name}; test on others."
+                )
 
 
 def drop_caches(hparams, unfinished):
@@ -298,6 +329,7 @@ def main(argv):
     jobs = plan(hparams)
     check_overrides(jobs)
     prepare_folds(hparams)
+    check_unseen(hparams)
     run_jobs(hparams, jobs)
     curves = read_curves(
         hparams["output_folder"],
@@ -315,7 +347,7 @@ def main(argv):
         return
     rows, replicates = collect_runs(
         hparams,
-        lambda run: fold_list(hparams, run, "test"),
+        lambda run: test_list(hparams, run),
         run_opts.device or infer_device(),
     )
     about = {
