@@ -67,8 +67,6 @@ SILENCE = 1e-3  # a clip that peaks below this is empty
 
 # Distinct utterances, target and nontarget trials per speaker, at most
 SIZES = {"test": (24, 300, 600), "dev": (16, 110, 220)}
-# Lists for models that were trained without this corpus: folds of the speakers
-UNSEEN = {"unseen_dev.txt": ("0", "1"), "unseen_test.txt": ("2", "3", "4")}
 
 SPLITS_FILE = Path(__file__).with_name("minivox_splits.csv")
 FOLDS = 5
@@ -600,9 +598,9 @@ def _spread(files, count, draw):
 def write_trials(folder, utterances, splits, tiny):
     """Write ``test.txt``, ``dev.txt`` and, but for tiny, a pair per fold.
 
-    A fold in which the packs at hand have no such speakers gets no file. The
-    pair ``unseen_dev.txt``, ``unseen_test.txt`` has the speakers of all folds,
-    for models that were trained on another corpus.
+    A fold in which the packs at hand have no such speakers gets no file. In
+    ``unseen.txt`` are the speakers of all folds, for models that were trained
+    on another corpus.
 
     Arguments
     ---------
@@ -630,13 +628,8 @@ def write_trials(folder, utterances, splits, tiny):
             names += [f"{part}.txt"] if not fold else []
             lists.update(dict.fromkeys(names, (part, chosen)))
     if not tiny:
-        for name, folds in UNSEEN.items():
-            chosen = {
-                speaker
-                for speaker in splits
-                if splits[speaker]["fold"] in folds
-            }
-            lists[name] = ("test", chosen)
+        in_folds = {s for s in splits if splits[s]["fold"] != "train"}
+        lists["unseen.txt"] = ("test", in_folds)
     counts = {}
     for name, (part, chosen) in lists.items():
         held_out = {s: utterances[s] for s in utterances if s in chosen}
