@@ -448,6 +448,28 @@ def test_methods_of_a_run_differ_in_their_overrides_alone(
             }
 
 
+def test_a_teacher_of_two_pairs_is_trained_once(hparams):
+    hparams["pairs"]["q"] = {"student": {"lr": 0.3}, "teacher_of": "p"}
+    jobs = compare.plan(hparams)
+    assert len(jobs) == 2 * (1 + 2 + 2)
+    output = hparams["output_folder"]
+    compare.link_teachers(hparams)
+    for run in RUNS:
+        theirs = run_folder(output, "p", run) / "teacher"
+        place = run_folder(output, "q", run)
+        mine = [job for job in jobs if job["folder"].parent == place]
+        assert [job["depends"] for job in mine] == [theirs, theirs]
+        assert not (place / "teacher").exists()  # not trained yet
+        theirs.mkdir(parents=True)
+        assert (place / "teacher").samefile(theirs)
+    compare.link_teachers(hparams)
+    # A teacher that was trained for this pair is not taken for the other's.
+    (place / "teacher").unlink()
+    (place / "teacher").mkdir()
+    with pytest.raises(UserError, match="q.*has its own teacher"):
+        compare.link_teachers(hparams)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -38,6 +38,7 @@ from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
 from imlkd_brain.comparison import (
+    TEACHER,
     collect_runs,
     dev_table,
     read_curves,
@@ -92,17 +93,19 @@ def plan(hparams):
                 **hparams["teacher_overrides"],
                 **(models.get("teacher") or {}),
             }
-            places = {**shared, "output_folder": place / "teacher"}
-            jobs.append(
-                job(
-                    hparams,
-                    "train_teacher",
-                    place / "teacher",
-                    places,
-                    teacher,
-                    None,
+            taught_by = teacher_folder(hparams, pair, run)
+            if taught_by not in [other["folder"] for other in jobs]:
+                places = {**shared, "output_folder": taught_by}
+                jobs.append(
+                    job(
+                        hparams,
+                        "train_teacher",
+                        taught_by,
+                        places,
+                        teacher,
+                        None,
+                    )
                 )
-            )
             for name, overrides in hparams["methods"].items():
                 student = {
                     **hparams["student_overrides"],
@@ -111,7 +114,7 @@ def plan(hparams):
                 }
                 places = {
                     **shared,
-                    "teacher_folder": place / "teacher",
+                    "teacher_folder": place / TEACHER,
                     "teacher_cache": cache,
                     "output_folder": place / name,
                 }
@@ -122,10 +125,34 @@ def plan(hparams):
                         place / name,
                         places,
                         student,
-                        place / "teacher",
+                        taught_by,
                     )
                 )
     return jobs
+
+
+def teacher_folder(hparams, pair, run):
+    """Where a pair's teacher is trained: `teacher_of` names another pair."""
+    owner = hparams["pairs"][pair].get("teacher_of", pair)
+    return run_folder(hparams["output_folder"], owner, run) / TEACHER
+
+
+def link_teachers(hparams):
+    """Links the teachers of other pairs to where a pair's own would be."""
+    for pair, models in hparams["pairs"].items():
+        if models.get("teacher_of", pair) == pair:
+            continue
+        for run in hparams["runs"]:
+            link = run_folder(hparams["output_folder"], pair, run) / TEACHER
+            target = teacher_folder(hparams, pair, run)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if link.is_dir() and link.resolve() != target.resolve():
+                raise UserError(
+                    f"{link}: this pair has its own teacher; remove it, or "
+                    f"`teacher_of` of {pair} in the YAML."
+                )
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def job(hparams, recipe, folder, places, overrides, depends):
@@ -332,6 +359,7 @@ def main(argv):
     check_overrides(jobs)
     prepare_folds(hparams)
     check_unseen(hparams)
+    link_teachers(hparams)
     run_jobs(hparams, jobs)
     curves = read_curves(
         hparams["output_folder"],
