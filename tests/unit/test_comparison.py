@@ -291,7 +291,7 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
     )
 
 
-def test_a_report_from_finished_runs(finished):
+def test_a_report_from_finished_runs(finished, monkeypatch):
     hparams, trials = finished
     rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
     overall = rows[rows["group"] == "all"]
@@ -299,6 +299,18 @@ def test_a_report_from_finished_runs(finished):
     assert len(overall) == 2 * 2 * (2 + 1) and pooled.sum() == 2 * 2
     assert (overall["trials"] == 28 + 28 * pooled).all()
     assert replicates["p", 0, "scratch", "full"].shape == (50,)
+    monkeypatch.setattr(
+        comparison,
+        "bootstrap_over_speakers",
+        lambda *args, **kwargs: pytest.fail("drawn again"),
+    )
+    _, again = collect_runs(hparams, lambda run: trials, "cpu")
+    assert set(again) == set(replicates)
+    for key, values in replicates.items():
+        torch.testing.assert_close(again[key], values, equal_nan=True)
+    hparams["bootstrap_samples"] = 51
+    with pytest.raises(pytest.fail.Exception, match="drawn again"):
+        collect_runs(hparams, lambda run: trials, "cpu")
     # One teacher and list in both runs: the same speakers are drawn for both.
     torch.testing.assert_close(
         replicates["p", 0, "teacher", "pooled"],
