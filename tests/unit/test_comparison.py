@@ -567,7 +567,15 @@ def test_a_key_left_out_is_named(tmp_path):
     with pytest.raises(UserError, match="mine.yaml: .*pairs.* left out"):
         compare.main([str(yaml)])
     # The recipe's own have them all.
-    for name in ("compare", "unseen", "long", "tuning", "ablation"):
+    for name in (
+        "compare",
+        "unseen",
+        "batchnorm",
+        "small_student",
+        "long",
+        "tuning",
+        "ablation",
+    ):
         path = Path(compare.__file__).parent / f"hparams/minivox/{name}.yaml"
         compare.check_keys(load_hyperpyyaml(path.read_text()), path)
 
