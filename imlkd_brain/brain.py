@@ -400,6 +400,42 @@ class IMLKDBrain(sb.Brain):
             self.counts[f"{name} gradient_share"] += 1
 
 
+def batchnorm_of(policies, method):
+    """A method's policy for BatchNorm, from the key of the YAML.
+
+    Arguments
+    ---------
+    policies : str or dict
+        A policy for all methods, or one for each by name; ``raw_only`` for
+        those that are not named.
+    method : str
+        The method.
+
+    Returns
+    -------
+    str
+        See :func:`batchnorm_policy`.
+
+    Raises
+    ------
+    UserError
+        If the policy is not known.
+
+    Example
+    -------
+    >>> batchnorm_of({"iml_kd": "running"}, "iml_kd")
+    'running'
+    """
+    if isinstance(policies, dict):
+        policies = policies.get(method, "raw_only")
+    if policies not in BATCHNORM_POLICIES:
+        raise UserError(
+            f"batchnorm: {policies!r} is not known; expected one of "
+            f"{', '.join(BATCHNORM_POLICIES)}, or one of them for each method."
+        )
+    return policies
+
+
 @contextmanager
 def batchnorm_policy(module, policy):
     """What BatchNorm does with the second input distribution.
@@ -427,11 +463,7 @@ def batchnorm_policy(module, policy):
     >>> norm.running_mean
     tensor([0., 0.])
     """
-    if policy not in BATCHNORM_POLICIES:
-        raise UserError(
-            f"batchnorm: {policy!r} is not known; expected one of "
-            f"{', '.join(BATCHNORM_POLICIES)}."
-        )
+    policy = batchnorm_of(policy, None)
     norms = [
         m
         for m in module.modules()

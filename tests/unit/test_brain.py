@@ -23,7 +23,12 @@ from train_kd import (
 )
 
 import speechbrain as sb
-from imlkd_brain.brain import IMLKDBrain, append_epoch, batchnorm_policy
+from imlkd_brain.brain import (
+    IMLKDBrain,
+    append_epoch,
+    batchnorm_of,
+    batchnorm_policy,
+)
 from imlkd_brain.dataio import read_audio
 from imlkd_brain.errors import UserError
 from imlkd_brain.integrated_inputs import IntegratedInputs
@@ -429,6 +434,12 @@ def test_broken_integrated_inputs_leave_batchnorm_alone():
         with batchnorm_policy(layer, "running"):
             raise RuntimeError
     assert layer.training
+    assert batchnorm_of("shared", "iml_kd_plus") == "shared"
+    each = {"iml_kd": "running"}
+    assert batchnorm_of(each, "iml_kd") == "running"
+    assert batchnorm_of(each, "iml_kd_plus") == "raw_only"
+    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
+        batchnorm_of({"iml_kd": "own"}, "iml_kd")
     with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
         with batchnorm_policy(layer, "own"):
             pass

@@ -28,7 +28,7 @@ import torch
 from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
-from imlkd_brain.brain import BATCHNORM_POLICIES, IMLKDBrain
+from imlkd_brain.brain import IMLKDBrain, batchnorm_of
 from imlkd_brain.dataio import (
     check_known_speakers,
     encode_speakers,
@@ -105,11 +105,9 @@ def check_before_training(hparams, n_train):
         hparams["objective"].check(
             hparams["batch_size"], hparams["integrated_inputs"].durations
         )
-        if hparams["batchnorm"] not in BATCHNORM_POLICIES:
-            raise UserError(
-                f"batchnorm: {hparams['batchnorm']!r} is not known; expected "
-                f"one of {', '.join(BATCHNORM_POLICIES)}."
-            )
+        hparams["batchnorm"] = batchnorm_of(
+            hparams["batchnorm"], hparams["method"]
+        )
         if hparams["measure_interval"] < 0:
             raise UserError(
                 f"measure_interval: {hparams['measure_interval']} is below "
