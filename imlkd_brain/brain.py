@@ -428,12 +428,17 @@ def batchnorm_of(policies, method):
     """
     if isinstance(policies, dict):
         policies = policies.get(method, "raw_only")
-    if policies not in BATCHNORM_POLICIES:
+    _check_batchnorm(policies)
+    return policies
+
+
+def _check_batchnorm(policy):
+    """Refuse a policy that does not exist."""
+    if policy not in BATCHNORM_POLICIES:
         raise UserError(
-            f"batchnorm: {policies!r} is not known; expected one of "
+            f"batchnorm: {policy!r} is not known; expected one of "
             f"{', '.join(BATCHNORM_POLICIES)}, or one of them for each method."
         )
-    return policies
 
 
 @contextmanager
@@ -463,7 +468,7 @@ def batchnorm_policy(module, policy):
     >>> norm.running_mean
     tensor([0., 0.])
     """
-    policy = batchnorm_of(policy, None)
+    _check_batchnorm(policy)
     norms = [
         m
         for m in module.modules()

@@ -475,10 +475,15 @@ def test_a_teacher_of_two_pairs_is_trained_once(hparams):
         theirs.mkdir(parents=True)
         assert (place / "teacher").samefile(theirs)
     compare.link_teachers(hparams)
-    # A teacher that was trained for this pair is not taken for the other's.
+    # A teacher that was trained for this pair is not taken for the other's,
+    # nor is a link to one that is still to be trained.
     (place / "teacher").unlink()
     (place / "teacher").mkdir()
-    with pytest.raises(UserError, match="q.*has its own teacher"):
+    with pytest.raises(UserError, match="q.*has another teacher"):
+        compare.link_teachers(hparams)
+    (place / "teacher").rmdir()
+    (place / "teacher").symlink_to("elsewhere")
+    with pytest.raises(UserError, match="q.*has another teacher"):
         compare.link_teachers(hparams)
 
 

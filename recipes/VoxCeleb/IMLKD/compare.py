@@ -146,13 +146,13 @@ def link_teachers(hparams):
             link = run_folder(hparams["output_folder"], pair, run) / TEACHER
             target = teacher_folder(hparams, pair, run)
             link.parent.mkdir(parents=True, exist_ok=True)
-            if link.is_dir() and link.resolve() != target.resolve():
-                raise UserError(
-                    f"{link}: this pair has its own teacher; remove it, or "
-                    f"`teacher_of` of {pair} in the YAML."
-                )
-            if not link.is_symlink():
+            if not os.path.lexists(link):
                 link.symlink_to(os.path.relpath(target, link.parent))
+            elif link.resolve() != target.resolve():
+                raise UserError(
+                    f"{link}: this pair has another teacher already; remove "
+                    f"it, or correct `teacher_of` of {pair} in the YAML."
+                )
 
 
 def job(hparams, recipe, folder, places, overrides, depends):
