@@ -487,6 +487,17 @@ def test_a_teacher_of_two_pairs_is_trained_once(hparams):
         compare.link_teachers(hparams)
 
 
+def test_two_comparisons_do_not_train_the_same_run(hparams):
+    jobs = compare.plan(hparams)
+    place = run_folder(hparams["output_folder"], "p", RUNS[0])
+    with compare.sole_use(jobs):
+        with pytest.raises(UserError, match=f"{place}: .*another comparison"):
+            with compare.sole_use(jobs[:1]):
+                pass
+    with compare.sole_use(jobs):
+        pass
+
+
 @pytest.mark.parametrize(
     "value",
     [

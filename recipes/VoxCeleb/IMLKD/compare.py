@@ -21,6 +21,7 @@ Authors
     * IML-KD contributors
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -178,6 +180,27 @@ def option(value):
     # JSON is YAML, and what is quoted has no `: ` or `#` to trip over; the
     # command line is split at `=`.
     return json.dumps(text, ensure_ascii=False).replace("=", "\\u003d")
+
+
+@contextmanager
+def sole_use(jobs):
+    """Keeps other comparisons out of this one's runs.
+
+    They share names, and would train the same folder at once or remove the
+    teacher's answers that a training here is reading.
+    """
+    with ExitStack() as stack:
+        for place in sorted({current["folder"].parent for current in jobs}):
+            place.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(place / ".lock", "w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{place}: another comparison is at work on this run; "
+                    "start again when it has ended."
+                ) from error
+        yield
 
 
 def fold_list(hparams, run, part):
@@ -356,6 +379,12 @@ def main(argv):
     if hparams["plots"]:
         require_matplotlib()
     jobs = plan(hparams)
+    with sole_use(jobs):
+        train_and_report(hparams, jobs, run_opts, argv)
+
+
+def train_and_report(hparams, jobs, run_opts, argv):
+    """Everything that needs the runs for itself."""
     check_overrides(jobs)
     prepare_folds(hparams)
     check_unseen(hparams)
