@@ -291,12 +291,21 @@ def summarise(rows):
 
 
 def relative_differences(
-    replicates, rows, pair, method, baseline, duration=MEAN, seed=0
+    replicates,
+    rows,
+    pair,
+    method,
+    baseline,
+    duration=MEAN,
+    folds=None,
+    seed=0,
 ):
     """Relative difference of two methods' EER, with a paired bootstrap.
 
-    Runs are drawn with replacement, and within each drawn run the replicate
-    on resampled speakers is used, the same draw for both methods.
+    Folds are drawn with replacement, within each drawn fold as many of its
+    runs as it has, and of each the replicate on resampled speakers, the same
+    draws for both methods. Runs of a fold share its training speakers, so
+    that they are not drawn as if they were of different folds.
 
     Arguments
     ---------
@@ -311,8 +320,10 @@ def relative_differences(
     duration : str
         Name of a duration, ``pooled``, or ``mean`` for the mean of the
         durations' EERs in each run.
+    folds : list, optional
+        The fold of each run; if not given, each run is a fold of its own.
     seed : int
-        Seed of the draws of runs.
+        Seed of the draws.
 
     Returns
     -------
@@ -339,12 +350,12 @@ def relative_differences(
         )
 
     ours, theirs = per_run(method), per_run(baseline)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(
-        len(runs), (len(runs), ours.shape[1]), generator=generator
-    )
+    draws = _drawn_runs(folds or runs, ours.shape[1], seed)
     columns = torch.arange(ours.shape[1])
-    ours, theirs = (x[drawn, columns].mean(0) for x in (ours, theirs))
+    ours, theirs = (
+        torch.stack([x[run, columns] * share for run, share in draws]).sum(0)
+        for x in (ours, theirs)
+    )
     relative = 100 * (ours / theirs - 1)
     relative = relative[~relative.isnan()]
     overall = rows[(rows["group"] == ALL) & (rows["pair"] == pair)]
@@ -362,6 +373,31 @@ def relative_differences(
         # A bootstrap cannot show less than one in its number of draws.
         "p_value": float(min(1.0, max(2 * tail, 1 / len(relative)))),
     }
+
+
+def _drawn_runs(folds, samples, seed):
+    """Draw folds, then runs of them: pairs of run and share, (samples,) each.
+
+    The shares of a sample sum to one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    members = [
+        torch.tensor([i for i, fold in enumerate(folds) if fold == one])
+        for one in sorted(set(folds))
+    ]
+    sizes = torch.tensor([len(runs) for runs in members])
+    table = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
+    drawn = torch.randint(
+        len(members), (len(members), samples), generator=generator
+    )
+    total = sizes[drawn].sum(0)
+    draws = []
+    for fold in drawn:
+        for nth in range(int(sizes.max())):
+            place = torch.rand(samples, generator=generator) * sizes[fold]
+            share = (nth < sizes[fold]).double() / total
+            draws.append((table[fold, place.long()], share))
+    return draws
 
 
 def read_curves(output_folder, pairs, runs, methods):
@@ -440,7 +476,13 @@ def write_report(hparams, rows, replicates, curves, about):
             {
                 "pair": pair,
                 **relative_differences(
-                    replicates, rows, pair, method, baseline, duration
+                    replicates,
+                    rows,
+                    pair,
+                    method,
+                    baseline,
+                    duration,
+                    [run["fold"] for run in hparams["runs"]],
                 ),
             }
             for duration in (MEAN, POOLED)

@@ -148,6 +148,44 @@ def test_pooled_is_compared_by_itself():
     assert compared["full"]["relative"] == pytest.approx(100 * (8 / 11 - 1))
 
 
+def test_runs_of_one_fold_do_not_count_as_folds():
+    once = replicates_of({"good": 9.5, "base": 10.0})
+    rows = table(
+        {(1, m, "full"): (e, 0.5) for m, e in (("good", 9.5), ("base", 10))}
+    )
+    # A second seed that says just what the first has said is no news.
+    twice = once | {
+        (pair, run + 5, method, duration): values
+        for (pair, run, method, duration), values in once.items()
+    }
+    folds = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    less = relative_differences(once, rows, "p", "good", "base")
+    same = relative_differences(twice, rows, "p", "good", "base", folds=folds)
+    for key in ("relative", "low", "high", "p_value"):
+        assert same[key] == pytest.approx(less[key])
+
+
+def test_a_second_seed_averages_what_training_does():
+    once = replicates_of({"good": 9.5, "base": 10.0}, noise=0)
+    rows = table(
+        {(1, m, "full"): (e, 0.5) for m, e in (("good", 9.5), ("base", 10))}
+    )
+    # Two seeds of a fold, a point above and below: the mean is the fold's.
+    folds = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    apart = {
+        (pair, run + 5 * second, method, duration): values
+        + (1 - 2 * second) * (method == "good")
+        for (pair, run, method, duration), values in once.items()
+        for second in (0, 1)
+    }
+    exact = relative_differences(once, rows, "p", "good", "base")
+    noisy = relative_differences(apart, rows, "p", "good", "base", folds=folds)
+    assert exact["low"] == pytest.approx(-5) == exact["high"]
+    # Of ten draws of a point each: 1.96 / sqrt(10) of some 10 %.
+    assert noisy["low"] == pytest.approx(-5 - 6.2, abs=1.2)
+    assert noisy["high"] == pytest.approx(-5 + 6.2, abs=1.2)
+
+
 def test_summarise_by_hand():
     rows = table(
         {
