@@ -13,7 +13,7 @@ compare: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python compare.py hparams/minivox/compare.yaml
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,11 +1,17 @@
 """What the tests share: the recipe's folder on the path, and real speech."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+# Side by side (`pytest -n 2`), a test is given one core, and so is what it
+# starts; torch reads this when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -36,12 +42,16 @@ def tiny_minivox():
         os.environ.get("MINIVOX_TINY")
         or ROOT / "data" / f"minivox-tiny-{lists}"
     )
-    build = subprocess.run(
-        [sys.executable, "-m", "imlkd_brain.minivox"]
-        + ["--data_folder", str(folder), "--tiny"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of tests side by side, the first builds it and the others wait.
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build = subprocess.run(
+            [sys.executable, "-m", "imlkd_brain.minivox"]
+            + ["--data_folder", str(folder), "--tiny"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
     assert build.returncode == 0, build.stderr[-2000:]
     return folder
