@@ -31,10 +31,13 @@ class AtomicCheckpointer(Checkpointer):
         """
         written = super().save_checkpoint(*args, **kwargs)
         ddp_barrier()
+        if written is not None:
+            shutil.rmtree(self._final, ignore_errors=True)
+            os.rename(written.path, self._final)
+        # All processes see the same list of checkpoints from here on.
+        ddp_barrier()
         if written is None:
             return None
-        shutil.rmtree(self._final, ignore_errors=True)
-        os.rename(written.path, self._final)
         files = {
             name: self._final / path.name
             for name, path in written.paramfiles.items()

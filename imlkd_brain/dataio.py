@@ -18,6 +18,7 @@ import speechbrain as sb
 from imlkd_brain.errors import UserError
 from imlkd_brain.verification import read_trials, utterance_key
 from speechbrain.utils.data_utils import download_file
+from speechbrain.utils.distributed import run_on_main
 
 CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
 
@@ -432,13 +433,8 @@ def encode_speakers(dataset, path, expected=None):
             f"training annotation has {len(speakers)}; leave the key out, it "
             "is derived."
         )
+    run_on_main(_keep_encoder, args=[speakers, path])
     encoder = _kept_encoder(path)
-    if encoder is None:
-        encoder = sb.dataio.encoder.CategoricalEncoder()
-        for speaker in speakers:
-            encoder.add_label(speaker)
-        encoder.save(path + ".tmp")
-        os.replace(path + ".tmp", path)
     encoder.expect_len(len(speakers))
     if sorted(encoder.lab2ind) != speakers:
         raise UserError(
@@ -446,6 +442,17 @@ def encode_speakers(dataset, path, expected=None):
             "output_folder belongs to another experiment, give a new one."
         )
     return encoder
+
+
+def _keep_encoder(speakers, path):
+    """Write the label encoder, where there is none."""
+    if _kept_encoder(path) is not None:
+        return
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    for speaker in speakers:
+        encoder.add_label(speaker)
+    encoder.save(path + ".tmp")
+    os.replace(path + ".tmp", path)
 
 
 def _kept_encoder(path):

@@ -20,6 +20,7 @@ from train_kd import (
     add_teacher,
     check_before_training,
     dataio_prep,
+    updates_per_epoch,
 )
 
 import speechbrain as sb
@@ -36,6 +37,7 @@ from imlkd_brain.teacher import Teacher, load_teacher
 from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.utils.metric_stats import EER as speechbrain_eer
+from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.train_logger import TensorboardLogger
 
 METHODS = list(
@@ -102,8 +104,12 @@ def make(corpus, teacher, tmp_path):
         train, valid, encoder, hparams["dev_trials"], hparams["chunks"] = (
             dataio_prep(hparams)
         )
-        check_before_training(hparams, len(train))
-        add_speaker_modules(hparams, len(encoder), len(train))
+        check_before_training(hparams)
+        options = RunOptions.from_dictionary(
+            {"device": "cpu", "noprogressbar": True} | (run_opts or {})
+        )
+        n_updates = updates_per_epoch(hparams, options, len(train))
+        add_speaker_modules(hparams, len(encoder), n_updates)
         hparams["teacher"] = lambda speakers, embed: teacher
         add_teacher(hparams, encoder, train)
         # As the script's main block does it.
@@ -114,8 +120,7 @@ def make(corpus, teacher, tmp_path):
             modules=hparams["modules"],
             opt_class=hparams["opt_class"],
             hparams=hparams,
-            run_opts={"device": "cpu", "noprogressbar": True}
-            | (run_opts or {}),
+            run_opts=options,
             checkpointer=hparams["checkpointer"],
         )
         brain.data = train, valid
@@ -719,9 +724,33 @@ def test_append_epoch_replaces_what_is_repeated(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["stats.csv"]
 
 
+def test_the_learning_rate_ends_its_cycle_with_the_epochs_that_are_asked_for(
+    make,
+):
+    """Two batches an update: half the updates, and no half a cycle."""
+    rates = []
+    for option, yaml in ((1, None), (2, None), (None, 2), (2, 1)):
+        brain = make(
+            "scratch",
+            number_of_epochs=2,
+            lr_step_epochs=1,
+            run_opts=option and {"grad_accumulation_factor": option},
+            edit=lambda hparams, n=yaml: n
+            and hparams.update(grad_accumulation_factor=n),
+        )
+        fit(brain)
+        rates.append(brain.optimizer.param_groups[0]["lr"])
+        n_updates = 4 if (option or yaml) == 1 else 2
+        assert brain.optimizer_step == n_updates
+    # A triangle whose first half is one epoch is back at its base after two.
+    assert rates == [brain.hparams.base_lr] * 4
+
+
 def test_configurations_that_cannot_be_trained_are_refused(make):
     with pytest.raises(UserError, match="batch_size: 9 .* 8 training"):
         make("scratch", batch_size=9)
+    with pytest.raises(UserError, match="batch_size: 4 .* 3 batch"):
+        make("scratch", run_opts={"grad_accumulation_factor": 3})
     with pytest.raises(UserError, match="batch_size is 1"):
         make("iml_kd", batch_size=1)
     with pytest.raises(UserError, match="durations"):

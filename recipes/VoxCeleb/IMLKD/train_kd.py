@@ -21,6 +21,7 @@ Authors
     * IML-KD contributors
 """
 
+import math
 import os
 import sys
 
@@ -42,7 +43,10 @@ from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.export import export_inference_folder
 from imlkd_brain.teacher import embed_dataset, find_inference_folder
 from imlkd_brain.teacher_cache import TeacherCache
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import (
+    is_distributed_initialized,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -88,13 +92,8 @@ def dataio_prep(hparams):
     return train_data, valid_data, label_encoder, dev_trials, chunks
 
 
-def check_before_training(hparams, n_train):
+def check_before_training(hparams):
     """Stops for a configuration that cannot be trained, before it is tried."""
-    if n_train < hparams["batch_size"]:
-        raise UserError(
-            f"batch_size: {hparams['batch_size']} is more than the {n_train} "
-            "training segments; lower it."
-        )
     if not hparams["valid_durations"] or hparams["valid_durations"][0]:
         raise UserError(
             f"valid_durations: {hparams['valid_durations']} must begin with "
@@ -115,14 +114,37 @@ def check_before_training(hparams, n_train):
             )
 
 
-def add_speaker_modules(hparams, n_speakers, n_train):
+def updates_per_epoch(hparams, run_opts, n_train):
+    """How often the optimiser steps in an epoch.
+
+    With torchrun each process has its share of the segments; with gradient
+    accumulation several batches make one update.
+    """
+    processes = 1
+    if is_distributed_initialized():
+        processes = torch.distributed.get_world_size()
+    batches = math.ceil(n_train / processes) // hparams["batch_size"]
+    # The command line before the YAML, as in SpeechBrain's Brain.
+    accumulated = run_opts.grad_accumulation_factor
+    if "grad_accumulation_factor" not in run_opts.overridden_args:
+        accumulated = hparams.get("grad_accumulation_factor", accumulated)
+    updates = batches // accumulated
+    if not updates:
+        raise UserError(
+            f"batch_size: {hparams['batch_size']} on {processes} process(es), "
+            f"{accumulated} batch(es) an update, is more than the {n_train} "
+            "training segments; lower it."
+        )
+    return updates
+
+
+def add_speaker_modules(hparams, n_speakers, n_updates):
     """Builds what depends on the data: classifier and learning-rate cycle."""
     hparams["classifier"] = hparams["classifier"](out_neurons=n_speakers)
     hparams["modules"]["classifier"] = hparams["classifier"]
     hparams["checkpointer"].add_recoverable("classifier", hparams["classifier"])
-    updates_per_epoch = n_train // hparams["batch_size"]
     hparams["lr_annealing"] = hparams["lr_annealing"](
-        step_size=hparams["lr_step_epochs"] * updates_per_epoch
+        step_size=hparams["lr_step_epochs"] * n_updates
     )
     hparams["checkpointer"].add_recoverable(
         "lr_annealing", hparams["lr_annealing"]
@@ -206,8 +228,12 @@ def main(argv):
         hparams["chunks"],
     ) = dataio_prep(hparams)
 
-    check_before_training(hparams, len(train_data))
-    add_speaker_modules(hparams, len(label_encoder), len(train_data))
+    check_before_training(hparams)
+    add_speaker_modules(
+        hparams,
+        len(label_encoder),
+        updates_per_epoch(hparams, run_opts, len(train_data)),
+    )
     add_teacher(hparams, label_encoder, train_data)
 
     hparams["loggers"] = [hparams["train_logger"]]
