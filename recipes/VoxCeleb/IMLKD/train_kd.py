@@ -94,6 +94,11 @@ def dataio_prep(hparams):
 
 def check_before_training(hparams):
     """Stops for a configuration that cannot be trained, before it is tried."""
+    if hparams["export"] not in ("best", "last"):
+        raise UserError(
+            f"export: {hparams['export']!r} is not known; expected best (the "
+            "checkpoint with the lowest dev figure) or last."
+        )
     if not hparams["valid_durations"] or hparams["valid_durations"][0]:
         raise UserError(
             f"valid_durations: {hparams['valid_durations']} must begin with "
@@ -179,7 +184,7 @@ def add_teacher(hparams, label_encoder, train_data):
 
 
 def main(argv):
-    """Prepares the data, trains, and exports the best checkpoint."""
+    """Prepares the data, trains, and exports the model."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
     if "objective" in hparams and hparams["objective"].needs_teacher:
         # Said now, not after the data preparation
@@ -258,9 +263,11 @@ def main(argv):
         valid_loader_kwargs=hparams["valid_dataloader_options"],
     )
 
-    # The best checkpoint, as a folder that inference can load
-    key = "ErrorRate" if hparams["dev_trials"] is None else "EER"
-    brain.on_evaluate_start(min_key=key)
+    # A checkpoint as a folder that inference can load; the last one is what
+    # the modules hold after the training, and after one that was done before.
+    if hparams["export"] == "best":
+        key = "ErrorRate" if hparams["dev_trials"] is None else "EER"
+        brain.on_evaluate_start(min_key=key)
     run_on_main(
         export_inference_folder,
         kwargs={
