@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +248,36 @@ def test_a_finished_training_is_left_alone(teacher, tiny_minivox):
     after = everything()
     assert before.keys() == after.keys()
     assert [path for path in before if before[path] != after[path]] == []
+
+
+def test_the_last_checkpoint_is_the_model_unless_the_best_is_asked_for(
+    teacher, tiny_minivox, output
+):
+    """An early epoch with the lowest dev EER, as few speakers can give it."""
+    folder = output / "export"
+    shutil.copytree(teacher, folder)
+    last = folder / "save" / f"CKPT+epoch_{N_EPOCHS:03d}"
+    early = folder / "save" / "CKPT+epoch_000"
+    for other in (folder / "save").glob("CKPT+*"):
+        if other != last:
+            shutil.rmtree(other)
+    shutil.copytree(last, early)
+    meta = (early / "CKPT.yaml").read_text()
+    meta = re.sub(r"(?m)^EER: .*", "EER: 0.0", meta)
+    meta = re.sub(r"(?m)^unixtime: .*", "unixtime: 1.0", meta)
+    (early / "CKPT.yaml").write_text(meta)
+    weights = torch.load(early / "embedding_model.ckpt")
+    torch.save(
+        {key: value + 1 for key, value in weights.items()},
+        early / "embedding_model.ckpt",
+    )
+    options = small("hparams/minivox/train_teacher.yaml", tiny_minivox, folder)
+    for export, checkpoint in (("best", early), ("last", last)):
+        run([*options, f"--export={export}"])
+        model = torch.load(folder / "inference" / "embedding_model.ckpt")
+        wanted = torch.load(checkpoint / "embedding_model.ckpt")
+        assert model.keys() == wanted.keys()
+        assert all(torch.equal(model[key], wanted[key]) for key in wanted)
 
 
 def test_debug_runs_a_few_batches(teacher, tiny_minivox, output):

@@ -749,6 +749,8 @@ def test_the_learning_rate_ends_its_cycle_with_the_epochs_that_are_asked_for(
 def test_configurations_that_cannot_be_trained_are_refused(make):
     with pytest.raises(UserError, match="batch_size: 9 .* 8 training"):
         make("scratch", batch_size=9)
+    with pytest.raises(UserError, match="export: 'first'"):
+        make("scratch", export="first")
     with pytest.raises(UserError, match="batch_size: 4 .* 3 batch"):
         make("scratch", run_opts={"grad_accumulation_factor": 3})
     with pytest.raises(UserError, match="batch_size is 1"):

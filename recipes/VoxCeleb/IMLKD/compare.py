@@ -9,11 +9,10 @@ data order, chunks, augmentation and initialisation. Runs go in parallel; what
 is done is skipped, so that an interrupted comparison goes on where it was.
 Results: <report_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
 
-The same models on another corpus, a second seed for every fold, four times the
-updates, the search for hyperparameters and the ablation; with the same
-output_folder, trainings of the same name are shared:
+The same models on another corpus, four times the updates, the search for
+hyperparameters and the ablation; with the same output_folder, trainings of the
+same name are shared:
 > python compare.py hparams/minivox/unseen.yaml
-> python compare.py hparams/minivox/seeds.yaml
 > python compare.py hparams/minivox/long.yaml
 > python compare.py hparams/minivox/tuning.yaml
 > python compare.py hparams/minivox/ablation.yaml
