@@ -624,7 +624,6 @@ def test_a_key_left_out_is_named(tmp_path):
     for name in (
         "compare",
         "unseen",
-        "seeds",
         "batchnorm",
         "small_student",
         "long",
