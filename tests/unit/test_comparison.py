@@ -209,8 +209,8 @@ def test_summarise_by_hand():
 def test_dev_table_by_hand():
     curves = pd.DataFrame(
         [
-            ("p", "worse", 0, 1, 10, 1.0, 9.0),
-            ("p", "worse", 0, 1, 20, 2.0, 8.0),
+            ("p", "early", 0, 1, 10, 1.0, 1.0),
+            ("p", "early", 0, 1, 20, 2.0, 8.0),
             ("p", "better", 0, 1, 10, 1.0, 4.0),
             ("p", "better", 0, 1, 20, 3.0, 6.0),
             ("p", "better", 0, 2, 10, 5.0, 2.0),
@@ -218,10 +218,12 @@ def test_dev_table_by_hand():
         columns=["pair", "method", "fold", "seed", "updates", "minutes", "eer"],
     )
     result = dev_table(curves)
-    assert result["method"].tolist() == ["better", "worse"]
-    assert result["eer"].tolist() == [3.0, 8.0]
+    # By the last epoch, though the lowest of another is lower.
+    assert result["method"].tolist() == ["better", "early"]
+    assert result["eer"].tolist() == [4.0, 8.0]
+    assert result["lowest"].tolist() == [3.0, 1.0]
     assert result["minutes"].tolist() == [4.0, 2.0]
-    assert result["std"][0] == pytest.approx(2**0.5)
+    assert result["std"][0] == pytest.approx(8**0.5)
 
 
 # From models to a report ------------------------------------------------
@@ -628,6 +630,7 @@ def test_a_key_left_out_is_named(tmp_path):
         "small_student",
         "long",
         "tuning",
+        "variants",
         "ablation",
     ):
         path = Path(compare.__file__).parent / f"hparams/minivox/{name}.yaml"
