@@ -626,7 +626,6 @@ def test_a_key_left_out_is_named(tmp_path):
     for name in (
         "compare",
         "unseen",
-        "batchnorm",
         "small_student",
         "long",
         "tuning",
