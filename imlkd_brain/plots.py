@@ -1,4 +1,4 @@
-"""DET curves and score histograms of a verification run.
+"""Figures of a verification run and of a comparison.
 
 Colour says which model, line style which duration; the colours are Okabe and
 Ito's, which colour-blind readers tell apart, and every distinction is also
@@ -7,6 +7,7 @@ one of line style, hatching or position. matplotlib is imported on use.
 Authors: IML-KD contributors
 """
 
+import math
 import os
 from pathlib import Path
 from statistics import NormalDist
@@ -214,6 +215,7 @@ def training_curves(path, curves):
         reach after different numbers of updates.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -230,6 +232,9 @@ def training_curves(path, curves):
     for panel, name in zip(
         axes, ("Updates", "Minutes of training"), strict=True
     ):
+        # A method with more epochs than the others would squeeze them.
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.set_xlabel(name)
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
@@ -252,41 +257,42 @@ def method_dots(path, rows, methods):
     methods : list of str
         In the order to draw, from the top.
     """
-    from matplotlib.figure import Figure
 
     durations = list(dict.fromkeys(rows["duration"]))
-    figure = Figure(
-        figsize=(1.8 + 2.2 * len(durations), 1.6 + 0.32 * len(methods)),
-        layout="constrained",
-    )
-    panels = figure.subplots(1, len(durations), sharey=True, squeeze=False)[0]
+    figure, panels = _panels(len(durations), methods, sharex=False)
     runs = list(rows.groupby(["fold", "seed"], sort=False).groups)
     for panel, duration in zip(panels, durations, strict=True):
         for place, method in enumerate(methods):
             chosen = (rows["method"] == method) & (rows["duration"] == duration)
             values = rows[chosen].set_index(["fold", "seed"])["eer"]
             for number, run in enumerate(runs):
+                # One below the other, so that equal EERs do not hide a run
+                aside = 0.5 * ((number + 0.5) / len(runs) - 0.5)
                 panel.plot(
                     values[run],
-                    place,
+                    place + aside,
                     MARKERS[number % len(MARKERS)],
                     color=COLOURS[number % len(COLOURS)],
-                    ms=5,
+                    ms=4,
                     label=f"fold {run[0]}, seed {run[1]}",
                 )
-            panel.plot(values.mean(), place, "|", color="0.1", ms=16, mew=2)
-        panel.set_title(duration)
+            panel.plot(
+                values.mean(),
+                place,
+                "|",
+                color="0.1",
+                ms=15,
+                mew=1.5,
+                zorder=1.8,
+            )
+        panel.set_title(duration, fontsize="medium")
         panel.set_xlabel("EER (%)")
-        panel.grid(axis="x", color="0.9")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(methods)), methods)
-    panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles[: len(runs)],
         labels[: len(runs)],
         loc="outside lower center",
-        ncols=5,
+        ncols=min(len(durations), 3),
         frameon=False,
     )
     _save(figure, path)
@@ -309,15 +315,10 @@ def difference_intervals(path, differences, methods, baselines, title):
     title : str
         What is compared.
     """
-    from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(1.8 + 2.2 * len(baselines), 1.4 + 0.32 * len(methods)),
-        layout="constrained",
-    )
-    panels = figure.subplots(
-        1, len(baselines), sharex=True, sharey=True, squeeze=False
-    )[0]
+    # One baseline's own row would be empty.
+    methods = [m for m in methods if [m] != list(baselines)]
+    figure, panels = _panels(len(baselines), methods, sharex=True)
     for panel, baseline in zip(panels, baselines, strict=True):
         for d in differences:
             if d["baseline"] != baseline:
@@ -328,12 +329,33 @@ def difference_intervals(path, differences, methods, baselines, title):
         panel.axvline(0, color="0.1", lw=0.8)
         panel.set_title(f"to {baseline}", fontsize="medium")
         panel.set_xlabel("%, negative is better")
-        panel.grid(axis="x", color="0.9")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(methods)), methods)
-    panels[0].invert_yaxis()
     figure.suptitle(title, fontsize="medium")
     _save(figure, path)
+
+
+def _panels(number, methods, sharex):
+    """A figure and its panels, up to three in a row, with methods as rows."""
+    from matplotlib.figure import Figure
+
+    columns = min(number, 3)
+    lines = math.ceil(number / columns)
+    figure = Figure(
+        figsize=(1.8 + 2.4 * columns, 0.6 + lines * (0.8 + 0.3 * len(methods))),
+        layout="constrained",
+    )
+    grid = figure.subplots(
+        lines, columns, sharex=sharex, sharey=True, squeeze=False
+    ).ravel()
+    for unused in grid[number:]:
+        unused.remove()
+    for panel in grid[:number]:
+        # The panel that would carry a shared axis' numbers may be removed.
+        panel.tick_params(labelbottom=True)
+        panel.grid(axis="x", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    grid[0].set_yticks(range(len(methods)), methods)
+    grid[0].set_ylim(len(methods) - 0.5, -0.5)
+    return figure, grid[:number]
 
 
 def _names(conditions):
