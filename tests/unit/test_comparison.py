@@ -16,7 +16,7 @@ from hyperpyyaml import load_hyperpyyaml
 from synthetic import TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
-from imlkd_brain import comparison
+from imlkd_brain import comparison, plots
 from imlkd_brain.comparison import (
     collect_runs,
     dev_table,
@@ -408,6 +408,33 @@ def test_every_pair_has_its_figures(finished, pairs):
     assert sorted(names) == sorted(p.stem for p in folder.glob("*.png"))
     for name in names:
         assert image.imread(folder / f"{name}.png")[..., :3].std() > 0.02
+
+
+@pytest.mark.parametrize("n_baselines, panels", [(1, 1), (4, 4)])
+def test_a_panel_a_baseline_and_no_row_for_a_lone_one(
+    n_baselines, panels, monkeypatch
+):
+    """Four panels take two rows of three, and two places stay empty."""
+    drawn = []
+    monkeypatch.setattr(
+        plots, "_save", lambda figure, path: drawn.append(figure)
+    )
+    methods = ["a", "b", "c", "d"]
+    differences = [
+        {"method": m, "baseline": b, "relative": 1.0, "low": 0.0, "high": 2.0}
+        for m in methods
+        for b in methods[:n_baselines]
+        if m != b
+    ]
+    plots.difference_intervals(
+        "x.png", differences, methods, methods[:n_baselines], "title"
+    )
+    axes = drawn[0].axes
+    assert len(axes) == panels
+    rows = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert rows == (["b", "c", "d"] if n_baselines == 1 else methods)
+    # A mark and a line for each difference, and the line at zero
+    assert [len(panel.lines) for panel in axes] == [7] * panels
 
 
 def test_curves_of_an_unfinished_comparison(tmp_path):
