@@ -23,6 +23,7 @@ from imlkd_brain import plots
 from imlkd_brain.brain import STATS_FILE
 from imlkd_brain.errors import UserError
 from imlkd_brain.metrics import EER, bootstrap_over_speakers, normalised_min_dcf
+from imlkd_brain.reports import ALL, POOLED
 from imlkd_brain.teacher import load_speaker_model
 from imlkd_brain.verification import (
     EmbeddingStore,
@@ -34,12 +35,8 @@ from imlkd_brain.verification import (
     read_trials,
 )
 
-ALL = "all"
 TEACHER = "teacher"
-# Of the durations: the mean of their EERs, and the EER of all their trials
-# together under one threshold.
-MEAN = "mean"
-POOLED = "pooled"
+MEAN = "mean"  # of the EERs of the durations, beside POOLED
 
 
 def run_folder(output_folder, pair, run):

@@ -1,8 +1,9 @@
 """Runs of several reports of ``compare.py``, paired, without their models.
 
 A report's own bootstrap draws test speakers, for which it needs every trial's
-score. Where only the reports are left, what remains is to pair the runs: the
-interval is then about trainings, not about other speakers.
+score. Where only the reports are left, what remains is to pair the runs. Runs of
+one fold share their speakers and count once, as in the bootstrap: the interval is
+over folds and their trainings, not over other test speakers.
 
 Example
 -------
@@ -79,29 +80,32 @@ def read_runs(folders):
 
 
 def paired_difference(values, baseline):
-    """Mean difference over runs, relative to the baseline's mean.
+    """Mean difference over folds, relative to the baseline's mean.
 
     Arguments
     ---------
     values, baseline : pandas.Series
-        EERs of the same runs, two or more.
+        EERs of the same runs, with a level ``fold`` in their index; of two
+        folds or more, each with as many runs as the others.
 
     Returns
     -------
     dict
         ``relative``, ``low`` and ``high`` in percent (95 % t interval of the
-        differences), ``p_value`` (two-sided), and ``lower``, the number of
+        folds' mean differences), ``p_value`` (two-sided), and ``lower``, the number of
         runs in which ``values`` is below ``baseline``.
 
     Example
     -------
     >>> import pandas as pd
-    >>> result = paired_difference(pd.Series([9.0, 8.0]), pd.Series([10.0, 10.0]))
+    >>> folds = pd.Index([0, 1], name="fold")
+    >>> values = pd.Series([9.0, 8.0], index=folds)
+    >>> result = paired_difference(values, pd.Series([10.0, 10.0], index=folds))
     >>> result["relative"], result["lower"]
     (-15.0, 2)
     """
     differences = values - baseline
-    test = ttest_1samp(differences, 0.0)
+    test = ttest_1samp(differences.groupby("fold").mean(), 0.0)
     low, high = test.confidence_interval(0.95)
     percent = 100 / baseline.mean()
     return {
@@ -131,7 +135,8 @@ def pairing_table(table, methods):
     Raises
     ------
     UserError
-        If a method is not among those of all runs, or there is one run only.
+        If a method is not among those of all runs, there is one fold only, or
+        one has more runs than another.
     """
     for method in methods:
         if method not in table:
@@ -139,8 +144,12 @@ def pairing_table(table, methods):
                 f"--methods: {method!r} is not in every run of the reports; "
                 f"{', '.join(table)} are."
             )
-    if len(table) < 2:
-        raise UserError("one run has nothing to pair; give more reports.")
+    runs = table.groupby("fold").size()
+    if len(runs) < 2 or runs.nunique() > 1:
+        raise UserError(
+            "two folds or more with equally many runs each are expected, and "
+            f"the reports have {runs.to_dict()} (fold: runs); give others."
+        )
     head = ["", "EER", *(f"{m} to it | lower" for m in methods)]
     lines = [
         f"| {' | '.join(head)} |",
@@ -168,7 +177,7 @@ def main(arguments=None):
         prog="python -m imlkd_brain.pairing",
         description="Pair the runs of several reports of compare.py: pooled "
         "EER in %, relative differences in % with 95 % t intervals over the "
-        "runs, and the number of runs in which a method is lower.",
+        "folds, and the number of runs in which a method is lower.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER[:SUFFIX]")
     parser.add_argument("--methods", nargs="+", required=True)
