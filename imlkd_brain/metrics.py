@@ -65,9 +65,10 @@ def EER(positive_scores, negative_scores):
     )
     gap = (p_fa - p_miss).abs()
     closest = torch.nonzero(gap == gap.min()).squeeze(1)
-    # SpeechBrain holds a float32 gap against the float64 gap of the best
-    # threshold so far, so among equal float32 gaps one that was rounded down
-    # gives way to the next. This reproduces which of them it ends with.
+    # A loop over the thresholds, as in SpeechBrain 1.1, compares a float32
+    # gap with the float64 gap of the best threshold so far. Among equal
+    # float32 gaps, one that was rounded down gives way to the next. The same
+    # threshold is chosen here.
     exact_gap = (p_fa[closest].double() - p_miss[closest].double()).abs()
     not_rounded_down = torch.nonzero(exact_gap <= gap[closest].double())
     if len(not_rounded_down) > 0:
