@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import csv
+import io
 import os
 import random
 import sys
@@ -12,6 +13,8 @@ import soundfile
 import torch
 import torchaudio
 from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
@@ -34,13 +37,14 @@ def load_hyperparameters(argv):
     Returns
     -------
     hparams_file : str
-        The YAML's path.
+        The YAML's path; of its base where it names one.
     hparams : dict
         The YAML's objects.
     run_opts : speechbrain.utils.run_opts.RunOptions
         Device and other run options.
     overrides : str
-        The command line's overrides in YAML form.
+        In YAML form: what the YAML changes of its base, then the command
+        line's overrides.
 
     Raises
     ------
@@ -55,6 +59,7 @@ def load_hyperparameters(argv):
         )
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     try:
+        hparams_file, overrides = resolve_base(hparams_file, overrides)
         with open(hparams_file, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream, overrides)
     except FileNotFoundError as error:
@@ -75,6 +80,74 @@ def load_hyperparameters(argv):
             raise
         raise UserError(message) from error
     return hparams_file, hparams, run_opts, overrides
+
+
+def resolve_base(hparams_file, overrides=""):
+    """Turn a YAML with a ``base`` into that base and overrides of it.
+
+    A YAML whose top level has the key ``base`` is read as the base with its
+    other keys changed. Mappings are merged, other values are replaced. The
+    base is a path relative to the YAML and may have a base of its own.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The YAML's path.
+    overrides : str
+        The command line's overrides in YAML form. They win over the YAML.
+
+    Returns
+    -------
+    base : str
+        The path of the YAML at the end of the chain.
+    overrides : str
+        All overrides of it in YAML form.
+
+    Raises
+    ------
+    UserError
+        If a base is missing or names itself, or a key is not in the base.
+    """
+    yaml = YAML()
+    chain = [hparams_file]
+    while True:
+        with open(chain[-1], encoding="utf-8") as stream:
+            content = yaml.load(stream)
+        if not isinstance(content, dict) or "base" not in content:
+            return chain[-1], overrides
+        base = os.path.normpath(
+            os.path.join(os.path.dirname(chain[-1]), str(content.pop("base")))
+        )
+        if not os.path.isfile(base):
+            raise UserError(
+                f"{chain[-1]}: its base {base} is missing; give the path of a "
+                "YAML relative to this one."
+            )
+        if any(os.path.samefile(base, path) for path in chain):
+            raise UserError(
+                f"{chain[-1]}: its base {base} leads back to itself; name a "
+                "YAML that is whole."
+            )
+        _check_keys_of_base(chain[-1], content, base)
+        if overrides:
+            recursive_update(content, yaml.load(overrides))
+        stream = io.StringIO()
+        yaml.dump(content, stream)
+        overrides = stream.getvalue()
+        chain.append(base)
+
+
+def _check_keys_of_base(hparams_file, content, base):
+    """Refuse a key that the base does not have."""
+    with open(base, encoding="utf-8") as stream:
+        known = set(YAML().load(stream) or ())
+    # The base of a base has the rest of the keys.
+    unknown = [key for key in content if key not in known]
+    if unknown and "base" not in known:
+        raise UserError(
+            f"{hparams_file}: the key `{unknown[0]}` is not in its base "
+            f"{base}; check its spelling against that file."
+        )
 
 
 def _unreadable(hparams_file, overrides, error):

@@ -6,6 +6,7 @@ import os
 import pytest
 import soundfile
 import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from synthetic import (
     DEV_SPEAKERS,
     RATE,
@@ -479,3 +480,49 @@ def test_a_broken_yaml_has_its_sentence(tmp_path):
         with pytest.raises(UserError, match=f"^{path}.*{words}") as raised:
             load_hyperparameters([str(path)])
         assert "\n" not in str(raised.value)
+
+
+def test_a_yaml_with_a_base_is_the_base_with_changes(tmp_path):
+    (tmp_path / "whole.yaml").write_text(
+        "out: results\n"
+        "report: !ref <out>/main\n"
+        "methods:\n    a: {eta: 1}\n    b: {eta: 2}\n"
+        "folds: [0, 1]\n"
+    )
+    (tmp_path / "other").mkdir()
+    middle = tmp_path / "other" / "middle.yaml"
+    middle.write_text(
+        "base: ../whole.yaml\n"
+        "report: !ref <out>/middle\n"
+        "methods:\n    a: null\n    c: {eta: 3}\n"
+        "folds: [2]\n"
+    )
+    last = tmp_path / "last.yaml"
+    last.write_text("base: other/middle.yaml\nmethods: {b: {tau: 4}}\n")
+    file, hparams, _, overrides = load_hyperparameters(
+        [str(last), "--out", "elsewhere"]
+    )
+    assert file == str(tmp_path / "whole.yaml")
+    assert hparams == {
+        "out": "elsewhere",
+        "report": "elsewhere/middle",
+        "methods": {"a": None, "b": {"eta": 2, "tau": 4}, "c": {"eta": 3}},
+        "folds": [2],
+    }
+    # What is written beside the results is the same.
+    resolved = resolve_references((tmp_path / "whole.yaml").open(), overrides)
+    assert load_hyperpyyaml(resolved) == hparams
+
+
+def test_each_mistake_with_a_base_has_its_sentence(tmp_path):
+    (tmp_path / "whole.yaml").write_text("eta: 1\n")
+    mine = tmp_path / "mine.yaml"
+    for text, words in (
+        ("base: none.yaml\n", "mine.yaml: its base .*none.yaml is missing"),
+        ("base: mine.yaml\n", "mine.yaml leads back to itself"),
+        ("base: whole.yaml\nteta: 2\n", "`teta` is not in its base .*whole"),
+        ("base: whole.yaml\neta: [1\n", "mine.yaml, line.*cannot be read"),
+    ):
+        mine.write_text(text)
+        with pytest.raises(UserError, match=words):
+            load_hyperparameters([str(mine)])

@@ -89,7 +89,8 @@ def meta_file_last(folder):
         "\n",
     ]
     lines[written.lineno - 1 : written.end_lineno] = [
-        " " * 12 + "# A checkpoint of the same name is no checkpoint meanwhile\n",
+        " " * 12
+        + "# A checkpoint of the same name is no checkpoint meanwhile\n",
         " " * 12 + "if (ckpt_dir / METAFNAME).exists():\n",
         " " * 16 + "(ckpt_dir / METAFNAME).unlink()\n",
     ]
@@ -99,8 +100,11 @@ def meta_file_last(folder):
 
 
 def append(path, addition):
-    """Append tests to one of SpeechBrain's test files."""
-    added = (ADDED_TESTS / addition).read_text(encoding="utf-8")
+    """Append tests to one of SpeechBrain's test files, which has imports."""
+    source = (ADDED_TESTS / addition).read_text(encoding="utf-8")
+    functions = ast.parse(source).body
+    first = next(n for n in functions if isinstance(n, ast.FunctionDef))
+    added = "".join(source.splitlines(keepends=True)[first.lineno - 1 :])
     text = path.read_text(encoding="utf-8")
     path.write_text(f"{text.rstrip()}\n\n\n{added}", encoding="utf-8")
 

@@ -76,6 +76,13 @@ def check_keys(hparams, hparams_file):
         )
 
 
+def drop_nulls(hparams):
+    """Leaves out the methods and pairs that a YAML gives as null."""
+    for key in ("methods", "pairs"):
+        kept = {k: v for k, v in hparams[key].items() if v is not None}
+        hparams[key] = kept
+
+
 def plan(hparams):
     """Lists every training as a dict: name, folder, command and dependency."""
     jobs = []
@@ -371,6 +378,7 @@ def main(argv):
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
     hparams["device"] = run_opts.device
     check_keys(hparams, hparams_file)
+    drop_nulls(hparams)
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,

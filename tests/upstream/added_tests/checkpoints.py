@@ -1,3 +1,9 @@
+"""Tests that a patch appends to one of SpeechBrain's test files."""
+
+import pytest
+import torch
+
+
 def test_interrupted_save_leaves_no_checkpoint(tmpdir):
     from speechbrain.utils.checkpoints import Checkpointer
 

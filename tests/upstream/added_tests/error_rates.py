@@ -1,3 +1,8 @@
+"""Tests that a patch appends to one of SpeechBrain's test files."""
+
+import torch
+
+
 def _rates_at(threshold, positive_scores, negative_scores):
     p_miss = (positive_scores <= threshold).float().mean().item()
     p_fa = (negative_scores > threshold).float().mean().item()
