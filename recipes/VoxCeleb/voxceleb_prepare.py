@@ -5,8 +5,9 @@ Download: http://www.robots.ox.ac.uk/~vgg/data/voxceleb/
 
 Same function, arguments and CSV columns as SpeechBrain's own preparation. What
 is different: the same folder always gives the same CSVs (sorted files, a seeded
-split), lengths come from the files' headers, files shorter than a chunk are
-handled, and a CSV that is there is a whole one.
+split), dev has sessions of its own, lengths come from the files' headers, files
+shorter than a chunk are handled, a CSV that is there is a whole one, and CSVs
+are made again when the files, the lists or the options have changed.
 
 Authors: IML-KD contributors
 """
@@ -18,6 +19,7 @@ import os
 import random
 import shutil
 import zipfile
+import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,7 +48,11 @@ META = "meta"
 # A file of at least this share of a chunk makes one (shorter) row.
 SHORTEST_SHARE = 0.5
 FIRST_OFFENDERS = 5  # how many bad files a message names
-OPTIONS_FORMAT = 1  # raised whenever the same options would give other CSVs
+OPTIONS_FORMAT = 2  # raised whenever the same options would give other CSVs
+# What was read from the files, so that an unchanged file is not read again.
+MEASURED_FILE = "measured_voxceleb_prepare.csv"
+LINE_END = "."  # the last field of a line there: a line without it is torn
+STAT_BLOCK = 1000  # files that one thread looks up at a time
 
 
 def prepare_voxceleb(
@@ -68,7 +74,15 @@ def prepare_voxceleb(
     """
     Prepares the csv files: train.csv, dev.csv, and enrol.csv and test.csv.
 
-    A split whose CSVs were made with the same options is not made again.
+    A split whose CSVs were made with the same options from the same files
+    (path, size and time of change) is not made again. Where something has
+    changed, the split is made again, and only files that are new or changed
+    are read.
+
+    Without dev_pairs_file, dev takes one session of each speaker that has two
+    or more, so that no dev utterance comes from a recording that training has.
+    The other sessions train. A speaker of one session trains and is not in
+    dev.
 
     Arguments
     ---------
@@ -84,7 +98,10 @@ def prepare_voxceleb(
     splits : list
         Of 'train', 'dev' and 'test'.
     split_ratio : list
-        Shares of train and dev, where there is no dev_pairs_file.
+        Shares of train and dev, where there is no dev_pairs_file. Of each
+        speaker, dev takes the session whose share of the speaker's files is
+        nearest to the one of dev (none at 0); with split_speaker, dev takes
+        that share of the speakers.
     seg_dur : float
         Length of a chunk in seconds. A file shorter than a chunk makes one
         row of its whole length if it has half of a chunk, else it is left out,
@@ -96,8 +113,7 @@ def prepare_voxceleb(
         Folder with the archive vox1_test_wav.zip, to be unpacked into
         (the first) data_folder.
     split_speaker : bool
-        Whether dev takes whole speakers rather than utterances of all. In an
-        utterance-wise split every speaker keeps at least one file in train.
+        Whether dev takes whole speakers rather than a session of each.
     random_segment : bool
         One row of the whole length per training file: the chunk is drawn in
         training. Dev without dev_pairs_file has chunks in any case.
@@ -114,7 +130,8 @@ def prepare_voxceleb(
     Raises
     ------
     UserError
-        If folders, lists or audio files are not as described.
+        If folders, lists or audio files are not as described, or if dev is
+        asked for and no speaker has two sessions.
 
     Example
     -------
@@ -157,53 +174,57 @@ def prepare_voxceleb(
         "random_segment": random_segment,
         "seed": seed,
     }
+    n_jobs = n_jobs or os.cpu_count() or 1
+    sources = _sources(splits, folders, test_trials, dev_trials)
+    stats = _stats({p for f in sources.values() for p in f.values()}, n_jobs)
     wanted = {
-        split: options if split == "test" else training_options
-        for split in splits
+        split: {
+            **(options if split == "test" else training_options),
+            "files": _fingerprint(files, stats),
+        }
+        for split, files in sources.items()
     }
-    os.makedirs(save_folder, exist_ok=True)
+    _make_folder(save_folder)
     done = _read_done(save_folder)
     todo = [
-        split
-        for split in splits
-        if done.get(split) != wanted[split]
-        or not all(
-            os.path.isfile(os.path.join(save_folder, name))
-            for name in SPLIT_FILES[split]
-        )
+        split for split in splits if _to_do(split, done, wanted, save_folder)
     ]
     if not todo:
-        logger.info("Skipping preparation, completed in previous run.")
+        logger.info(
+            "Skipping preparation, completed in previous run; files, lists "
+            "and options are the same."
+        )
         return
-    # While a CSV is being replaced nothing may claim that it is done.
-    done = {split: done[split] for split in done if split not in todo}
-    _write_done(save_folder, done)
-
-    logger.info(f"Creating csv files in {save_folder}")
-    n_jobs = n_jobs or os.cpu_count() or 1
-    if "test" in todo:
-        files = _find_listed(test_trials, folders)
-        rows = _whole_rows(files, n_jobs, "test files")
-        for column, name in enumerate(SPLIT_FILES["test"], 1):
-            chosen = {trial[column] for trial in test_trials}
-            _write_csv(
-                os.path.join(save_folder, name),
-                [row for row in rows if row[0] in chosen],
-            )
-    if "train" in todo or "dev" in todo:
+    train, dev = {}, {}
+    if "train" in todo or ("dev" in todo and not dev_trials):
         train, dev = _split(
-            _list_files(folders),
+            sources["train" if "train" in todo else "dev"],
             test_trials,
             dev_trials,
             dev_share,
             split_speaker,
             seed,
+            "dev" in splits,
         )
+    # While a CSV is being replaced nothing may claim that it is done.
+    done = {split: done[split] for split in done if split not in todo}
+    _write_done(save_folder, done)
+
+    logger.info(f"Creating csv files in {save_folder}")
+    with _Measured(save_folder, stats, n_jobs) as measured:
+        if "test" in todo:
+            rows = _whole_rows(sources["test"], measured, "test files")
+            for column, name in enumerate(SPLIT_FILES["test"], 1):
+                chosen = {trial[column] for trial in test_trials}
+                _write_csv(
+                    os.path.join(save_folder, name),
+                    [row for row in rows if row[0] in chosen],
+                )
         # The shortest file that is kept, whether it is cut here or later.
         least = SHORTEST_SHARE * seg_dur
         if "train" in todo:
             chunk = None if random_segment else seg_dur
-            rows = _chunk_rows(train, chunk, least, amp_th, n_jobs, "train")
+            rows = _chunk_rows(train, chunk, least, amp_th, measured, "train")
             if not rows:
                 raise UserError(
                     f"{data_folder}: no training rows are left; check the "
@@ -212,14 +233,112 @@ def prepare_voxceleb(
             _write_csv(os.path.join(save_folder, TRAIN_CSV), rows)
         if "dev" in todo:
             if dev_trials:
-                files = _find_listed(dev_trials, folders)
-                rows = _whole_rows(files, n_jobs, "dev files")
+                rows = _whole_rows(sources["dev"], measured, "dev files")
             else:
                 # Chunks at fixed places, so that epochs can be compared.
-                rows = _chunk_rows(dev, seg_dur, least, amp_th, n_jobs, "dev")
+                rows = _chunk_rows(dev, seg_dur, least, amp_th, measured, "dev")
+                if "train" in splits and not split_speaker:
+                    rows = _rows_of_trained(rows, save_folder)
             _write_csv(os.path.join(save_folder, DEV_CSV), rows)
     done.update((split, wanted[split]) for split in todo)
     _write_done(save_folder, done)
+
+
+def _sources(splits, folders, test_trials, dev_trials):
+    """The files that each split is made from, {split: {key: path}}."""
+    sources, whole = {}, None
+    for split in splits:
+        if split == "test":
+            sources[split] = _find_listed(test_trials, folders)
+        elif split == "dev" and dev_trials:
+            sources[split] = _find_listed(dev_trials, folders)
+        else:
+            whole = _list_files(folders) if whole is None else whole
+            sources[split] = whole
+    return sources
+
+
+def _stats(paths, n_jobs):
+    """Size in bytes and time of change in ns of files, {path: (size, ns)}.
+
+    Threads, since a file server takes its time for each answer.
+    """
+
+    def look_up(block):
+        """Look up the files of one block; a dangling link has no size."""
+        found = []
+        for path in block:
+            try:
+                stat = os.stat(path)
+                found.append((path, (stat.st_size, stat.st_mtime_ns)))
+            except OSError:
+                found.append((path, (-1, 0)))
+        return found
+
+    paths = sorted(paths)
+    blocks = [
+        paths[i : i + STAT_BLOCK] for i in range(0, len(paths), STAT_BLOCK)
+    ]
+    with ThreadPoolExecutor(n_jobs) as pool:
+        return dict(
+            entry for found in pool.map(look_up, blocks) for entry in found
+        )
+
+
+def _fingerprint(files, stats):
+    """SHA-256 of the paths, sizes and times of change of files."""
+    digest = hashlib.sha256()
+    for path in sorted(files.values()):
+        size, changed = stats[path]
+        digest.update(f"{path}\0{size}\0{changed}\n".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def _to_do(split, done, wanted, save_folder):
+    """Whether a split has to be made; say what changed if it was there."""
+    before, now = done.get(split), wanted[split]
+    if not isinstance(before, dict):
+        return True
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        logger.warning(
+            f"{split}: prepared earlier and made again, because these have "
+            f"changed: {', '.join(changed)}."
+        )
+        return True
+    return not all(
+        os.path.isfile(os.path.join(save_folder, name))
+        for name in SPLIT_FILES[split]
+    )
+
+
+def _make_folder(folder):
+    """Make a folder for the CSVs, or say why there is none."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{folder}: the CSVs cannot be kept there ({error.strerror}); "
+            "give a folder that can be written as save_folder."
+        ) from error
+
+
+def _rows_of_trained(rows, save_folder):
+    """Rows of the speakers in train.csv, which alone the classifier knows.
+
+    A speaker can lose all training rows to seg_dur and amp_th.
+    """
+    with open(
+        os.path.join(save_folder, TRAIN_CSV), newline="", encoding="utf-8"
+    ) as file:
+        trained = {row["spk_id"] for row in csv.DictReader(file)}
+    unknown = sorted({row[-1] for row in rows} - trained)
+    if unknown:
+        logger.warning(
+            f"dev: {len(unknown)} speakers, such as {unknown[0]}, have no "
+            "training rows and are left out."
+        )
+    return [row for row in rows if row[-1] in trained]
 
 
 def _known_splits(splits):
@@ -327,10 +446,22 @@ def _unpack_source(source, data_folder):
         logger.info(f"Extracting {archive} to {data_folder}")
         partial = os.path.join(data_folder, ".unpacking")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.unpack_archive(archive, partial)
+        unpacked = os.path.join(partial, "wav")
+        try:
+            shutil.unpack_archive(archive, partial)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"{archive}: the archive is damaged ({error}); get it again."
+            ) from error
+        if not os.path.isdir(unpacked):
+            shutil.rmtree(partial)
+            raise UserError(
+                f"{archive}: holds no folder `wav`; source should have the "
+                "test archive of VoxCeleb1."
+            )
         os.makedirs(wavs, exist_ok=True)
         # id10270 comes last: where it is, the archive was unpacked whole.
-        unpacked = os.path.join(partial, "wav")
         for speaker in sorted(os.listdir(unpacked), reverse=True):
             place = os.path.join(wavs, speaker)
             shutil.rmtree(place, ignore_errors=True)
@@ -338,7 +469,10 @@ def _unpack_source(source, data_folder):
         shutil.rmtree(partial)
     meta = os.path.join(data_folder, META)
     if os.path.isdir(os.path.join(source, META)) and not os.path.exists(meta):
-        shutil.copytree(os.path.join(source, META), meta)
+        partial = f"{meta}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(os.path.join(source, META), partial)
+        os.rename(partial, meta)
 
 
 def _list_files(folders):
@@ -440,7 +574,9 @@ def _find_listed(trials, folders):
     return files
 
 
-def _split(files, test_trials, dev_trials, dev_share, by_speaker, seed):
+def _split(
+    files, test_trials, dev_trials, dev_share, by_speaker, seed, dev_asked
+):
     """Split files into train and dev.
 
     Arguments
@@ -454,7 +590,9 @@ def _split(files, test_trials, dev_trials, dev_share, by_speaker, seed):
     by_speaker : bool
         Whether dev takes whole speakers.
     seed : int
-        Of the shuffle.
+        Of the choice.
+    dev_asked : bool
+        Whether there has to be a dev part, if its share is above zero.
 
     Returns
     -------
@@ -479,37 +617,96 @@ def _split(files, test_trials, dev_trials, dev_share, by_speaker, seed):
             "left to train on; check data_folder and the lists."
         )
     held_out = set()
-    if not dev_trials:
-        units = list(speakers) if by_speaker else sum(speakers.values(), [])
-        random.Random(seed).shuffle(units)
-        wanted = min(round(dev_share * len(units)), len(units) - 1)
+    if dev_share > 0 and not dev_trials:
         if by_speaker:
-            for speaker in units[:wanted]:
+            names = list(speakers)
+            random.Random(seed).shuffle(names)
+            wanted = min(round(dev_share * len(names)), len(names) - 1)
+            for speaker in names[:wanted]:
                 held_out.update(speakers[speaker])
         else:
-            # A speaker that dev knows and train does not could only be wrong.
-            left = {speaker: len(keys) for speaker, keys in speakers.items()}
-            for key in units:
-                speaker = key.split("/")[0]
-                if len(held_out) < wanted and left[speaker] > 1:
-                    left[speaker] -= 1
-                    held_out.add(key)
+            held_out = _dev_sessions(speakers, dev_share, seed)
+            if dev_asked and not held_out:
+                raise UserError(
+                    "split_ratio: dev takes a session of each speaker that "
+                    f"has two or more and all {len(speakers)} speakers have "
+                    "one; give dev trials of speakers that are not to train "
+                    "(`--valid_trials`), or name the sessions of a speaker in "
+                    "wav/<speaker>/<session>/."
+                )
     used = sorted(key for keys in speakers.values() for key in keys)
     train = {key: files[key] for key in used if key not in held_out}
     dev = {key: files[key] for key in used if key in held_out}
     return train, dev
 
 
-def _whole_rows(files, n_jobs, title):
+def _dev_sessions(speakers, dev_share, seed):
+    """Choose one session of each speaker that has two or more.
+
+    Utterances of one session share room, microphone and day. With some of them
+    in training, dev would tell how well the recording is known.
+
+    Arguments
+    ---------
+    speakers : dict
+        Speaker to the keys of its utterances.
+    dev_share : float
+        Of a speaker's sessions, the one is taken whose share of the speaker's
+        utterances is nearest to this.
+    seed : int
+        Decides between sessions that are equally near, for each speaker on its
+        own, so that another speaker in the corpus does not change the choice.
+
+    Returns
+    -------
+    held_out : set of str
+        The keys of the chosen sessions.
+    """
+    held_out, single = set(), 0
+    for speaker, keys in speakers.items():
+        sessions = defaultdict(list)
+        for key in keys:
+            sessions[key.split("/")[1]].append(key)
+        if len(sessions) < 2:
+            single += 1
+            continue
+        names = sorted(sessions)
+        random.Random(f"{seed} {speaker}").shuffle(names)
+        wanted = dev_share * len(keys)
+        held_out.update(
+            min(
+                (sessions[name] for name in names),
+                key=lambda session: abs(len(session) - wanted),
+            )
+        )
+    share = len(held_out) / sum(len(keys) for keys in speakers.values())
+    message = (
+        f"dev: one session of each of {len(speakers) - single} speakers, "
+        f"{100 * share:.1f} % of the files ({100 * dev_share:.1f} % are the "
+        f"share in split_ratio); {single} speakers have one session, which "
+        "trains."
+    )
+    # With few sessions a speaker, one of them is much of the training data.
+    if share > 2 * dev_share:
+        logger.warning(
+            f"{message} With dev trials (valid_trials) only their speakers "
+            "would be lost to training."
+        )
+    else:
+        logger.info(message)
+    return held_out
+
+
+def _whole_rows(files, measured, title):
     """Rows of whole files, with the key as ID."""
-    frames = _for_all(list(files.values()), _frames, n_jobs, title)
+    found = measured(list(files.values()), None, title)
     return [
         (key, n / SAMPLERATE, path, 0, n, key.split("/")[0])
-        for (key, path), n in zip(files.items(), frames, strict=True)
+        for (key, path), (n, _) in zip(files.items(), found, strict=True)
     ]
 
 
-def _chunk_rows(files, seg_dur, least, amp_th, n_jobs, split):
+def _chunk_rows(files, seg_dur, least, amp_th, measured, split):
     """Rows of chunks, or of whole files if ``seg_dur`` is None.
 
     Arguments
@@ -522,8 +719,8 @@ def _chunk_rows(files, seg_dur, least, amp_th, n_jobs, split):
         Files shorter than that many seconds are left out.
     amp_th : float
         Least mean absolute amplitude of a chunk.
-    n_jobs : int
-        Threads.
+    measured : _Measured
+        Gives the files' lengths and levels.
     split : str
         Name for the progress bar and the log.
 
@@ -533,23 +730,11 @@ def _chunk_rows(files, seg_dur, least, amp_th, n_jobs, split):
         Rows in the order of COLUMNS.
     """
     chunk = None if seg_dur is None else int(round(seg_dur * SAMPLERATE))
-
-    def measure(path):
-        """Samples of a file and, where needed, the level of its chunks."""
-        if chunk is None or amp_th <= 0:
-            return _frames(path), None
-        signal = np.abs(_samples(path))
-        bounds = _bounds(len(signal), chunk)
-        return len(signal), [
-            signal[start:stop].mean() for start, stop in bounds
-        ]
-
-    title = f"{split} files"
-    measured = _for_all(list(files.values()), measure, n_jobs, title)
+    found = measured(
+        list(files.values()), chunk if amp_th > 0 else None, f"{split} files"
+    )
     rows, short, quiet = [], 0, 0
-    for (key, path), (frames, levels) in zip(
-        files.items(), measured, strict=True
-    ):
+    for (key, path), (frames, levels) in zip(files.items(), found, strict=True):
         if frames < least * SAMPLERATE:
             short += 1
             continue
@@ -559,7 +744,7 @@ def _chunk_rows(files, seg_dur, least, amp_th, n_jobs, split):
             rows.append((audio_id, duration, path, 0, frames, speaker))
             continue
         for index, (start, stop) in enumerate(_bounds(frames, chunk)):
-            if levels is not None and levels[index] < amp_th:
+            if amp_th > 0 and levels[index] < amp_th:
                 quiet += 1
                 continue
             begin, end = (round(n / SAMPLERATE, 6) for n in (start, stop))
@@ -609,10 +794,154 @@ def _check_format(file):
         raise ValueError("empty")
 
 
-def _for_all(paths, function, n_jobs, title):
+class _Measured:
+    """Lengths and levels of files, which are read once for each save_folder.
+
+    Every result is appended to a file at once, so that an interrupted
+    preparation goes on where it was.
+
+    Arguments
+    ---------
+    save_folder : str
+        Where the file is.
+    stats : dict
+        Path to size and time of change, from ``_stats``. A result holds for
+        a file in which both are the same.
+    n_jobs : int
+        Threads.
+    """
+
+    def __init__(self, save_folder, stats, n_jobs):
+        self.path = os.path.join(save_folder, MEASURED_FILE)
+        self.stats = stats
+        self.n_jobs = n_jobs
+        self.known, self.lines, whole = {}, 0, True
+        try:
+            with open(
+                self.path, newline="", encoding="utf-8", errors="replace"
+            ) as file:
+                for line in file:
+                    self.lines += 1
+                    whole = line.endswith("\n")
+                    self._read(line)
+        except FileNotFoundError:
+            pass
+        self.file = open(  # noqa: SIM115 (closed by __exit__)
+            self.path, "a", newline="", encoding="utf-8"
+        )
+        if not whole:
+            self.file.write("\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+        if error[0] is None and self.lines > len(self.known):
+            # Lines of files that have changed since are of no use.
+            partial = f"{self.path}.partial"
+            with open(partial, "w", newline="", encoding="utf-8") as self.file:
+                for path, (stat, frames, chunk, levels) in self.known.items():
+                    self._append(path, stat, frames, chunk, levels)
+            os.replace(partial, self.path)
+
+    def _read(self, line):
+        """Take in a line; one that is cut short or damaged is passed over."""
+        try:
+            path, size, changed, frames, chunk, levels, end = next(
+                csv.reader([line])
+            )
+            entry = (
+                (int(size), int(changed)),
+                int(frames),
+                int(chunk),
+                tuple(float(level) for level in levels.split()),
+            )
+        except (ValueError, StopIteration, csv.Error):
+            return
+        if end == LINE_END:
+            self.known[path] = entry
+
+    def _append(self, path, stat, frames, chunk, levels):
+        """Write a line; nine digits give a float32 back as it was."""
+        levels = " ".join(f"{level:.9g}" for level in levels)
+        csv.writer(self.file, lineterminator="\n").writerow(
+            (path, *stat, frames, chunk, levels, LINE_END)
+        )
+
+    def __call__(self, paths, chunk, title):
+        """Return the lengths of files and the levels of their chunks.
+
+        Arguments
+        ---------
+        paths : list of str
+            Keys of ``stats``.
+        chunk : int or None
+            Samples in a chunk; None where levels are not needed, which spares
+            decoding the files.
+        title : str
+            For the progress bar.
+
+        Returns
+        -------
+        list of tuple
+            Samples of the file, and the mean absolute amplitude of each of
+            its chunks. These may be of another chunk if ``chunk`` is None.
+        """
+        unread = [path for path in paths if not self._holds(path, chunk)]
+        if unread and len(unread) < len(paths):
+            logger.info(
+                f"{title}: reading {len(unread)} of {len(paths)}; the others "
+                "have not changed since they were read."
+            )
+
+        def measure(path):
+            """Samples of a file and, where needed, the level of its chunks."""
+            if chunk is None:
+                return _frames(path), 0, ()
+            signal = np.abs(_samples(path))
+            return (
+                len(signal),
+                chunk,
+                tuple(
+                    float(signal[start:stop].mean())
+                    for start, stop in _bounds(len(signal), chunk)
+                ),
+            )
+
+        def keep(path, result):
+            """Keep a result in memory and in the file."""
+            self.known[path] = (self.stats[path], *result)
+            self._append(path, *self.known[path])
+            self.lines += 1
+
+        if unread:
+            _for_all(unread, measure, keep, self.n_jobs, title)
+        return [(self.known[path][1], self.known[path][3]) for path in paths]
+
+    def _holds(self, path, chunk):
+        """Whether the result of a file is known and still holds."""
+        stat, _, known_chunk, _ = self.known.get(path, (None, 0, 0, ()))
+        return stat == self.stats[path] and chunk in (None, known_chunk)
+
+
+def _for_all(paths, function, keep, n_jobs, title):
     """Apply a function to files in threads; report all bad files at once.
 
     Reading releases the interpreter's lock, so threads suffice.
+
+    Arguments
+    ---------
+    paths : list of str
+        The files.
+    function : callable
+        Called with each path.
+    keep : callable
+        Called with path and result, in order, as soon as there is one.
+    n_jobs : int
+        Threads.
+    title : str
+        For the progress bar.
     """
     bad = []
 
@@ -625,15 +954,20 @@ def _for_all(paths, function, n_jobs, title):
             bad.append((path, "broken"))
         return None
 
-    with ThreadPoolExecutor(n_jobs) as pool:
-        results = list(
-            tqdm(
-                pool.map(guarded, paths),
-                total=len(paths),
-                desc=title,
-                dynamic_ncols=True,
-            )
+    pool = ThreadPoolExecutor(n_jobs)
+    try:
+        results = tqdm(
+            pool.map(guarded, paths),
+            total=len(paths),
+            desc=title,
+            dynamic_ncols=True,
         )
+        for path, result in zip(paths, results, strict=True):
+            if result is not None:
+                keep(path, result)
+    finally:
+        # An interrupt does not wait for the files that are still queued.
+        pool.shutdown(cancel_futures=True)
     if bad:
         first = "; ".join(
             f"{path}: {reason}"
@@ -644,7 +978,6 @@ def _for_all(paths, function, n_jobs, title):
             f"at {SAMPLERATE} Hz ({first}); convert or restore them, or move "
             "them out of the data folder."
         )
-    return results
 
 
 def _write_csv(path, rows):
@@ -664,7 +997,7 @@ def _read_done(save_folder):
     try:
         with open(path, encoding="utf-8") as file:
             done = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}
     return done if isinstance(done, dict) else {}
 

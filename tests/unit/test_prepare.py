@@ -137,15 +137,73 @@ def test_split_is_seeded_disjoint_and_of_the_ratio(
     assert len(train) == len(dev) == (3 if by_speaker else 12)
 
 
-def test_every_speaker_of_an_utterance_wise_dev_trains(tmp_path):
-    for speaker in "abcdefgh":
-        write_wav(tmp_path / "wav" / speaker / "x" / "1.wav", 3)
-    write_wav(tmp_path / "wav" / "h" / "x" / "2.wav", 3)
+def sessions_of(path):
+    """Speaker and session of each row of a CSV."""
+    return {tuple(row["wav"].split("/")[-3:-1]) for row in rows_of(path)}
+
+
+def test_dev_shares_no_session_with_training(tmp_path):
+    sizes = {"a": "xxxyyz", "b": "xxxxxxxxxyz", "c": "xy", "d": "x"}
+    for speaker, sessions in sizes.items():
+        for number, session in enumerate(sessions):
+            place = tmp_path / "wav" / speaker / session
+            write_wav(place / f"{number}.wav", 1)
     prepare_voxceleb(
-        str(tmp_path), str(tmp_path), None, ["train", "dev"], [10, 90]
+        str(tmp_path), str(tmp_path), None, ["train", "dev"], [90, 10], 1.0
     )
-    assert speakers_of(tmp_path / "train.csv") == set("abcdefgh")
-    assert speakers_of(tmp_path / "dev.csv") == {"h"}
+    train, dev = (
+        sessions_of(tmp_path / f"{split}.csv") for split in ("train", "dev")
+    )
+    assert not train & dev
+    assert len(train | dev) == 3 + 3 + 2 + 1
+    # One session of each speaker with two, the nearest to a tenth; d has one.
+    assert sorted(speaker for speaker, _ in dev) == ["a", "b", "c"]
+    assert ("a", "z") in dev and ("b", "x") in train
+    assert {speaker for speaker, _ in train} == set("abcd")
+
+
+def test_another_speaker_leaves_the_dev_sessions_of_the_others(
+    corpus, tmp_path
+):
+    def dev_sessions():
+        prepare_voxceleb(
+            str(corpus), str(tmp_path), None, ["train", "dev"], seed=3
+        )
+        return sessions_of(tmp_path / "dev.csv")
+
+    first = dev_sessions()
+    for session in "xy":
+        write_wav(corpus / "wav" / "0" / session / "1.wav", 7)
+    later = dev_sessions()
+    assert first < later and len(later - first) == 1
+
+
+def test_a_dev_split_of_speakers_with_one_session_is_refused(tmp_path):
+    for speaker in "ab":
+        for name in "12":
+            write_wav(tmp_path / "wav" / speaker / "x" / f"{name}.wav", 3)
+    arguments = (str(tmp_path), str(tmp_path), None)
+    with pytest.raises(UserError, match="all 2 speakers have one.*trials"):
+        prepare_voxceleb(*arguments, ["train", "dev"], [90, 10])
+    # Nothing is asked of dev here.
+    prepare_voxceleb(*arguments, ["train", "dev"], [100, 0])
+    prepare_voxceleb(*arguments, ["train"], [90, 10])
+    assert len(rows_of(tmp_path / "train.csv")) == 4
+
+
+def test_dev_has_no_speaker_whose_training_rows_are_lost(corpus, tmp_path):
+    # Its two files of session x are too short, so that one session is left.
+    for name in "12":
+        write_wav(corpus / "wav" / "a" / "x" / f"{name}.wav", 1)
+        (corpus / "wav" / "a" / "x" / f"{name}0.wav").write_bytes(
+            (corpus / "wav" / "a" / "x" / f"{name}.wav").read_bytes()
+        )
+    # Dev takes y, which has half as many files as x.
+    prepare_voxceleb(
+        str(corpus), str(tmp_path), None, ["train", "dev"], [90, 10]
+    )
+    assert speakers_of(tmp_path / "train.csv") == set("bcdef")
+    assert speakers_of(tmp_path / "dev.csv") == set("bcdef")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -217,6 +275,127 @@ def test_done_once_and_again_when_a_list_changes(corpus, tmp_path):
     (corpus / "test.txt").write_text("1 f/x/1.wav f/y/1.wav\n")
     assert prepare() != first
     assert "f" not in speakers_of(tmp_path / "train.csv")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that are opened, in a list that grows."""
+    names = []
+    for function in ("_frames", "_samples"):
+        whole = getattr(voxceleb_prepare, function)
+
+        def watched(path, whole=whole):
+            names.append("/".join(path.split("/")[-3:]))
+            return whole(path)
+
+        monkeypatch.setattr(voxceleb_prepare, function, watched)
+    return names
+
+
+def test_files_that_come_change_or_go_are_noticed(corpus, tmp_path, decoded):
+    """And no file is read that is as it was."""
+
+    def prepare():
+        decoded.clear()
+        prepare_voxceleb(str(corpus), str(tmp_path), str(corpus / "test.txt"))
+        found = sum(
+            (rows_of(tmp_path / f"{name}.csv") for name in ("train", "dev")),
+            [],
+        )
+        return {row["wav"].split("wav/", 1)[1] for row in found}
+
+    first = prepare()
+    assert first >= {"c/x/1.wav", "f/y/2.wav"}
+    prepare()
+    assert decoded == []
+    # Speakers and files come.
+    for session in "xy":
+        write_wav(corpus / "wav" / "g" / session / "1.wav", 7)
+    write_wav(corpus / "wav" / "c" / "x" / "3.wav", 7)
+    more = {"g/x/1.wav", "g/y/1.wav", "c/x/3.wav"}
+    assert prepare() == first | more
+    assert set(decoded) == more
+    # A file gets another content.
+    write_wav(corpus / "wav" / "d" / "y" / "1.wav", 4)
+    prepare()
+    assert decoded == ["d/y/1.wav"]
+    rows = rows_of(tmp_path / "train.csv") + rows_of(tmp_path / "dev.csv")
+    (row,) = (row for row in rows if row["wav"].endswith("d/y/1.wav"))
+    assert float(row["duration"]) == 4
+    # They go again.
+    for name in more:
+        (corpus / "wav" / name).unlink()
+    assert prepare() == first
+    assert decoded == []
+
+
+def test_an_edited_file_of_equal_size_is_noticed(corpus, tmp_path):
+    place = corpus / "wav" / "c" / "x" / "1.wav"
+    arguments = (str(corpus), str(tmp_path), None, ["train"], [100, 0])
+    prepare_voxceleb(*arguments)
+    n_rows = len(rows_of(tmp_path / "train.csv"))
+    write_wav(place, 7, level=0)
+    prepare_voxceleb(*arguments)
+    assert len(rows_of(tmp_path / "train.csv")) == n_rows - 2
+
+
+def test_changed_options_are_noticed(corpus, tmp_path, decoded):
+    def rows(**options):
+        decoded.clear()
+        prepare_voxceleb(
+            str(corpus), str(tmp_path), None, ["train"], [100, 0], **options
+        )
+        return len(rows_of(tmp_path / "train.csv"))
+
+    assert rows(seg_dur=3.0) == 24 * 2
+    assert rows(seg_dur=2.0) == 24 * 3
+    assert len(decoded) == 24
+    # Levels are kept, so another threshold reads nothing.
+    assert rows(seg_dur=2.0, amp_th=0) == 24 * 3
+    assert rows(seg_dur=2.0, random_segment=True) == 24
+    assert decoded == []
+
+
+def test_what_an_interrupted_preparation_has_read_is_kept(
+    corpus, tmp_path, decoded, monkeypatch
+):
+    arguments = (str(corpus), str(tmp_path), None, ["train"], [100, 0])
+    samples = voxceleb_prepare._samples
+
+    def interrupt(path):
+        if path.endswith("d/x/1.wav"):
+            raise KeyboardInterrupt
+        return samples(path)
+
+    monkeypatch.setattr(voxceleb_prepare, "_samples", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_voxceleb(*arguments, n_jobs=1)
+    monkeypatch.setattr(voxceleb_prepare, "_samples", samples)
+    # A line that was being written is cut short.
+    kept = tmp_path / voxceleb_prepare.MEASURED_FILE
+    text = kept.read_text()
+    assert text.count("\n") == 12
+    kept.write_text(text[:-4])
+    decoded.clear()
+    prepare_voxceleb(*arguments)
+    assert len(decoded) == 24 - 12 + 1
+    again = tmp_path / "again"
+    prepare_voxceleb(str(corpus), str(again), None, ["train"], [100, 0])
+    assert rows_of(again / "train.csv") == rows_of(tmp_path / "train.csv")
+
+
+def test_new_speakers_do_not_undo_the_test_split(corpus, tmp_path):
+    arguments = (str(corpus), str(tmp_path), str(corpus / "test.txt"))
+    prepare_voxceleb(*arguments)
+    first = (tmp_path / "test.csv").stat().st_mtime_ns
+    for session in "xy":
+        write_wav(corpus / "wav" / "g" / session / "1.wav", 7)
+    prepare_voxceleb(*arguments)
+    assert "g" in speakers_of(tmp_path / "train.csv")
+    assert (tmp_path / "test.csv").stat().st_mtime_ns == first
+    write_wav(corpus / "wav" / "b" / "x" / "2.wav", 5)
+    prepare_voxceleb(*arguments)
+    assert rows_of(tmp_path / "test.csv")[1]["stop"] == str(5 * RATE)
 
 
 def test_test_split_alone_does_not_undo_train(corpus, tmp_path):
@@ -305,6 +484,12 @@ def test_mistakes_are_one_sentence(corpus, tmp_path):
     refused("split_ratio", split_ratio=[0, 10])
     refused("seg_dur", seg_dur=0)
     refused("missing or no zip", source=str(tmp_path))
+    with zipfile.ZipFile(tmp_path / "vox1_test_wav.zip", "w") as archive:
+        archive.writestr("elsewhere/1.wav", "")
+    refused("holds no folder `wav`", source=str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: the CSVs cannot be kept"):
+        prepare_voxceleb(str(corpus), str(tmp_path / "file"), None, ["train"])
     refused("cannot be read", lists=str(tmp_path / "none.txt"))
     refused("empty", lists=trial_list("\n"))
     refused("line 2: expected", lists=trial_list("1 a/x/1 b/x/1\n1 a/x/1\n"))
