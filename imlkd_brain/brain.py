@@ -11,6 +11,9 @@ from collections import defaultdict
 from contextlib import contextmanager
 
 import torch
+from torch.nn import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
 
 import speechbrain as sb
 from imlkd_brain.dataio import repeat_to
@@ -20,6 +23,7 @@ from imlkd_brain.objectives import BRANCHES, gradient_shares
 from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.data_utils import batch_pad_right
+from speechbrain.utils.distributed import is_distributed_initialized
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import TensorboardLogger
 
@@ -48,7 +52,8 @@ class IMLKDBrain(sb.Brain):
 
     def compute_forward(self, batch, stage):
         """Features to embeddings and cosines, for each branch in use."""
-        batch = batch.to(self.device)
+        # Queued like any other work: a blocking copy waits for the GPU.
+        batch = batch.to(self.device, non_blocking=True)
         if stage != sb.Stage.TRAIN:
             return self._validate(batch)
         wavs, lens = batch.sig
@@ -145,21 +150,27 @@ class IMLKDBrain(sb.Brain):
 
     def _once(self, description, feats, compute):
         """Ask the cache first, where there is one."""
-        cache = getattr(self.hparams, "teacher_cache", None)
-        if cache is None:
+        if self._cache is None:
             return compute()
         description = f"{self.hparams.teacher.key} {description}"
-        return cache(description, feats, compute)
+        return self._cache(description, feats, compute)
+
+    @property
+    def _cache(self):
+        """The cache of the teacher's answers, None where there is none."""
+        return getattr(self.hparams, "teacher_cache", None)
 
     def _integrated_inputs(self, feats, target):
         """I(x_d) of one segment of each utterance, constant for the student."""
-        if self._measuring():
+        if self._cache is None or self._measuring():
             return self._integrate(feats, target)
+        # Reading targets waits for the GPU: for the cache only.
         options = {
             name: value.tolist() if isinstance(value, torch.Tensor) else value
             for name, value in vars(self.hparams.integrated_inputs).items()
         }
-        description = f"{options} {self._step_seed()} {target.tolist()}"
+        seed = self._step_seed(self._rank)
+        description = f"{options} {seed} {target.tolist()}"
         (inputs,) = self._once(
             description, feats, lambda: (self._integrate(feats, target),)
         )
@@ -167,9 +178,12 @@ class IMLKDBrain(sb.Brain):
 
     def _integrate(self, feats, target):
         """Segments, their attribution, and I of them."""
-        generator = torch.Generator().manual_seed(self._step_seed())
+        generator = common = torch.Generator().manual_seed(self._step_seed())
+        if self._rank:
+            generator = torch.Generator()
+            generator.manual_seed(self._step_seed(self._rank))
         integrated = self.hparams.integrated_inputs
-        segments = integrated.segments(feats.detach(), generator)
+        segments = integrated.segments(feats.detach(), generator, common)
         inputs, gap = integrated(
             self.hparams.teacher.cosines,
             segments,
@@ -194,18 +208,33 @@ class IMLKDBrain(sb.Brain):
             target = self.hparams.wav_augment.replicate_labels(target)
         return target
 
-    def _step_seed(self):
-        """A number that only the seed and the training step decide.
+    def _step_seed(self, rank=0):
+        """A number that only the seed, the batch and the rank decide.
 
         Random choices that depend on nothing else are the same for all
-        methods at a seed, and the same after an interruption.
+        methods at a seed, and the same after an interruption. What is drawn
+        for the batches of all processes together takes the rank 0.
         """
-        return self.hparams.seed * 1_000_003 + self.optimizer_step
+        seed = self.hparams.seed * 1_000_003 + self.optimizer_step
+        # Which of the batches whose gradients are added up for one update.
+        part = (self.step - 1) % self.grad_accumulation_factor
+        if not part and not rank:
+            return seed
+        # Neighbouring numbers are the seeds of other updates.
+        return random.Random(f"{seed}/{part}/{rank}").getrandbits(32)
 
     def _seed_step(self):
         """Seed the generators that SpeechBrain's augmentations draw from."""
-        torch.manual_seed(self._step_seed())
-        random.seed(self._step_seed())
+        seed = self._step_seed(self._rank)
+        torch.manual_seed(seed)
+        random.seed(seed)
+
+    @property
+    def _rank(self):
+        """This process among those of the training, from 0."""
+        if is_distributed_initialized():
+            return torch.distributed.get_rank()
+        return 0
 
     # Validation ---------------------------------------------------------
 
@@ -279,7 +308,55 @@ class IMLKDBrain(sb.Brain):
         scores = score_trials(enrol, test, pairs)
         return 100 * EER(scores[labels], scores[~labels])[0]
 
+    # Several processes --------------------------------------------------
+
+    def _wrap_distributed(self):
+        """DDP that allows two forwards of a module before its backward."""
+        if not self.distributed_launch:
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if not any(p.requires_grad for p in module.parameters()):
+                continue
+            # PyTorch has no synchronised BatchNorm for the CPU.
+            if self.device_type != "cpu":
+                module = SyncBatchNorm.convert_sync_batchnorm(module)
+            gloo = self.distributed_backend == "gloo"
+            self.modules[name] = DistributedDataParallel(
+                module,
+                device_ids=None if gloo else [self.device],
+                find_unused_parameters=self.find_unused_parameters,
+                # It would write to statistics that the first forward has
+                # kept for the backward.
+                broadcast_buffers=False,
+            )
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """SpeechBrain's, with an order that follows the seed under DDP too."""
+        kwargs = super()._train_loader_specifics(dataset, loader_kwargs)
+        if isinstance(self.train_sampler, DistributedSampler):
+            self.train_sampler.seed = self.hparams.seed
+        return kwargs
+
+    def _share_statistics(self):
+        """On CPUs every process goes on with rank 0's BatchNorm statistics."""
+        if self.distributed_launch and self.device_type == "cpu":
+            for buffer in self.modules.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     # Bookkeeping --------------------------------------------------------
+
+    def on_fit_start(self):
+        """Starts, or goes on, at the schedule's rate for the next update."""
+        super().on_fit_start()
+        # SpeechBrain's schedule acts after an update for the first time.
+        schedule = self.hparams.lr_annealing
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.clr(schedule.clr_iterations)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Brings the processes together before their next batch."""
+        self._share_statistics()
 
     def on_stage_start(self, stage, epoch=None):
         """Resets the running means; moves the training chunks on."""
@@ -296,6 +373,11 @@ class IMLKDBrain(sb.Brain):
         """Steps the learning rate with the optimiser, not with the batch."""
         if should_step:
             self.hparams.lr_annealing.on_batch_end(self.optimizer)
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        """Only between updates: a half-added gradient is not saved."""
+        between = self.step % self.grad_accumulation_factor == 0
+        return between and super()._should_save_intra_epoch_ckpt(*args)
 
     def check_loss_isfinite(self, loss):
         """Stops with a sentence when the loss stays not finite."""
@@ -378,9 +460,12 @@ class IMLKDBrain(sb.Brain):
             )
 
     def _measuring(self):
-        """Whether this step pays for gradient shares and completeness."""
+        """Whether this batch pays for gradient shares and completeness."""
         interval = self.hparams.measure_interval
-        return interval > 0 and self.optimizer_step % interval == 0
+        if interval <= 0 or self.optimizer_step % interval:
+            return False
+        # The last of the batches that make one update.
+        return self.step % self.grad_accumulation_factor == 0
 
     def _track(self, name, value, weight=1):
         """Adds to a running mean of the stage, on the value's own device."""

@@ -538,8 +538,44 @@ def _kept_encoder(path):
         return None
 
 
+def batches_per_epoch(n_items, n_processes, batch_size=1, drop_last=False):
+    """How many batches a process trains on in an epoch.
+
+    Arguments
+    ---------
+    n_items : int
+        Items of the training set.
+    n_processes : int
+        Processes that share them, as torch's DistributedSampler does it.
+    batch_size : int
+        Items in a batch.
+    drop_last : bool
+        Whether what does not fill a batch of every process is left out.
+
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> batches_per_epoch(11, 2, batch_size=3, drop_last=True)
+    1
+    >>> batches_per_epoch(11, 2, batch_size=3)
+    2
+    """
+    if drop_last:
+        return n_items // n_processes // batch_size
+    # Up: the last batches are smaller, or repeat items for equal shares.
+    share = -(-n_items // n_processes)
+    return -(-share // batch_size)
+
+
 def find_list(source, data_folder, save_folder):
     """Return the local path of a trial list.
+
+    Only the main process looks for it and downloads it, so that processes
+    which train together do not write the same file. All of them have to call
+    it.
 
     Arguments
     ---------
@@ -560,6 +596,11 @@ def find_list(source, data_folder, save_folder):
     UserError
         If there is no such file and it cannot be downloaded.
     """
+    return run_on_main(_find_list, args=[source, data_folder, save_folder])
+
+
+def _find_list(source, data_folder, save_folder):
+    """See :func:`find_list`."""
     if source is None or os.path.isfile(source):
         return source
     name = os.path.basename(source)

@@ -393,7 +393,7 @@ def random_segments(feats, n_frames, generator=None):
             (len(feats), 1),
             generator=generator,
             device=generator.device if generator is not None else "cpu",
-        ).to(feats.device)
+        ).to(feats.device, non_blocking=True)
         frames = starts + torch.arange(n_frames, device=feats.device)
         items = torch.arange(len(feats), device=feats.device)[:, None]
         feats = feats[items, frames]
@@ -559,7 +559,7 @@ class IntegratedInputs:
         self.internal_batch_size = internal_batch_size
         self.frame_rate = frame_rate
 
-    def segments(self, feats, generator=None):
+    def segments(self, feats, generator=None, duration_generator=None):
         """Draw a duration for the batch and crop each utterance to it.
 
         Arguments
@@ -568,13 +568,18 @@ class IntegratedInputs:
             Shape (B, T, F).
         generator : torch.Generator, optional
             Source of the duration and of the starts.
+        duration_generator : torch.Generator, optional
+            Source of the duration, where it is another: processes that train
+            together have one duration and starts of their own.
 
         Returns
         -------
         torch.Tensor
             ``x_d``, shape (B, min(d * frame_rate, T), F), mean zero over time.
         """
-        duration = draw_duration(self.durations, generator)
+        if duration_generator is None:
+            duration_generator = generator
+        duration = draw_duration(self.durations, duration_generator)
         n_frames = max(1, round(duration * self.frame_rate))
         return random_segments(feats, n_frames, generator)
 
@@ -646,7 +651,9 @@ def _path_nodes(rule, n_steps, feats, generator):
         nodes = _random(torch.rand, shape, feats, generator)
         return nodes, feats.new_full((n_steps,), 1 / n_steps)
     nodes, weights = (
-        torch.as_tensor(values, dtype=feats.dtype, device=feats.device)
+        torch.as_tensor(values, dtype=feats.dtype).to(
+            feats.device, non_blocking=True
+        )
         for values in quadrature(rule, n_steps)
     )
     return nodes[:, None].expand(-1, len(feats)), weights
@@ -698,7 +705,7 @@ def _expand_baseline(baseline, feats):
     """The baseline as (B, T, F) of the features' type and device."""
     if baseline is None:
         return torch.zeros_like(feats)
-    baseline = baseline.detach().to(feats)
+    baseline = baseline.detach().to(feats, non_blocking=True)
     try:
         return baseline.expand_as(feats).clone()
     except RuntimeError:
@@ -721,7 +728,7 @@ def _random(draw, shape, like, generator):
     """Numbers drawn where the generator lives, moved to ``like``."""
     device = generator.device if generator is not None else like.device
     return draw(shape, generator=generator, dtype=like.dtype, device=device).to(
-        like.device
+        like.device, non_blocking=True
     )
 
 

@@ -1,5 +1,9 @@
 """Corpora and models so small that a training step takes milliseconds."""
 
+import multiprocessing
+import os
+import pickle
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +105,44 @@ def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
     return export_inference_folder(
         folder / "inference", resolved, model, classifier, encoder
     )
+
+
+def in_processes(n, folder, function):
+    """What ``function()`` returns in each of n gloo processes, by rank."""
+    context = multiprocessing.get_context("fork")
+    pipes, processes = [], []
+    for rank in range(n):
+        pipe, end = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_as_rank, args=(rank, n, folder, function, end)
+        )
+        process.start()
+        end.close()
+        pipes.append(pipe)
+        processes.append(process)
+    try:
+        results = [pickle.loads(pipe.recv_bytes()) for pipe in pipes]
+    finally:
+        for process in processes:
+            # One that failed leaves the others waiting for it.
+            process.join(5)
+            process.kill()
+    failed = [r for r in results if isinstance(r, Exception)]
+    if failed:
+        raise failed[0]
+    return results
+
+
+def _as_rank(rank, n, folder, function, end):
+    """Run a function as torchrun would; send what it returns or raises."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n))
+    # A forked process cannot use the threads of its parent.
+    torch.set_num_threads(1)
+    try:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=n
+        )
+        result = function()
+    except Exception:
+        result = RuntimeError(f"rank {rank}: {traceback.format_exc()}")
+    end.send_bytes(pickle.dumps(result))

@@ -196,29 +196,13 @@ def test_an_interrupted_training_goes_on_as_if_nothing_happened(
     assert same_weights(folder, taught)
 
 
-# SpeechBrain makes every BatchNorm of a module one that only GPUs have.
-ON_CPU = """
-import runpy, sys, torch
-from torch.nn.parallel import DistributedDataParallel as DDP
-
-torch.nn.SyncBatchNorm.convert_sync_batchnorm = lambda module: module
-wrap = DDP.__init__
-DDP.__init__ = lambda *a, **k: wrap(*a, **{**k, "broadcast_buffers": False})
-sys.argv = sys.argv[1:]
-sys.path.insert(0, ".")
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_two_processes_train_one_student(teacher, tiny_minivox, output):
     folder = output / "distributed"
-    script = output / "on_cpu.py"
-    script.write_text(ON_CPU)
     options = student(
         tiny_minivox, teacher, folder, number_of_epochs=2, lr_step_epochs=1
     )
     command = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--standalone", str(script), "train_kd.py"]
+    command += ["--standalone", "train_kd.py"]
     run(
         [*command[1:], *options, "--device=cpu"]
         + ["--distributed_backend=gloo"],
@@ -228,7 +212,7 @@ def test_two_processes_train_one_student(teacher, tiny_minivox, output):
     assert [row["epoch"] for row in stats] == ["1", "2"]
     # Half of the batches each, and the learning rate at its cycle's end.
     n_segments = sum(1 for _ in open(folder / "save" / "train.csv")) - 1
-    assert int(stats[1]["updates"]) == 2 * ((n_segments + 1) // 2 // 16)
+    assert int(stats[1]["updates"]) == 2 * (n_segments // 2 // 16)
     assert float(stats[1]["lr"]) == pytest.approx(1e-8)
     model = load_speaker_model(folder)
     assert len(model.speakers) == n_speakers(tiny_minivox, "train")

@@ -1,5 +1,7 @@
 """The Brain: what a step of each method touches, and what it may not."""
 
+import contextlib
+import copy
 import csv
 import re
 
@@ -10,11 +12,13 @@ from synthetic import (
     HPARAMS,
     RATE,
     TRAIN_SPEAKERS,
+    in_processes,
     small_model,
     write_corpus,
     write_model,
 )
 from torch.nn.functional import cosine_similarity
+from torch.utils._python_dispatch import TorchDispatchMode
 from train_kd import (
     add_speaker_modules,
     add_teacher,
@@ -759,3 +763,266 @@ def test_configurations_that_cannot_be_trained_are_refused(make):
         make("iml_kd", durations=[])
     with pytest.raises(UserError, match="method is 'imlkd'.*iml_kd"):
         make("imlkd")
+
+
+# Several processes ------------------------------------------------------
+
+
+def drawn(brain, monkeypatch):
+    """Record what each batch of a training draws at random."""
+    draws = []
+    seed = brain._seed_step
+
+    def seeded():
+        seed()
+        state = torch.random.get_rng_state()
+        draws.append({"augmentation": torch.rand(3).tolist()})
+        torch.random.set_rng_state(state)
+
+    monkeypatch.setattr(brain, "_seed_step", seeded)
+    segments = brain.hparams.integrated_inputs.segments
+
+    def cropped(feats, *generators):
+        # Frames that are numbered, so that a crop says where it was cut.
+        numbers = torch.arange(feats.shape[1], dtype=torch.float64)
+        numbers = numbers[None, :, None].expand_as(feats) ** 2
+        states = [g.get_state() for g in generators]
+        crop = segments(numbers, *generators)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        crop = crop[:, :, 0].diff(dim=1)[:, 0]
+        result = segments(feats, *generators)
+        draws[-1].update(
+            frames=result.shape[1],
+            starts=((crop - 1) / 2).round().int().tolist(),
+        )
+        return result
+
+    monkeypatch.setattr(brain.hparams.integrated_inputs, "segments", cropped)
+    return draws
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("policy", ["raw_only", "running", "shared"])
+def test_processes_train_one_student_with_two_forwards_an_update(
+    make, monkeypatch, tmp_path, n, policy
+):
+    """DDP as it is launched, without help from the test."""
+
+    def train():
+        brain = make(
+            "iml_kd",
+            batchnorm=policy,
+            batch_size=2,
+            number_of_epochs=2,
+            run_opts={"distributed_backend": "gloo"},
+            augmentation=True,
+            durations=[0.1, 0.15, 0.2, 0.25, 0.3, 0.35],
+        )
+        draws = drawn(brain, monkeypatch)
+        fit(brain)
+        brain._share_statistics()
+        weights = {k: v.tolist() for k, v in copy_of(brain.modules).items()}
+        return draws, weights, brain.optimizer_step
+
+    results = in_processes(n, tmp_path, train)
+    draws, weights, updates = zip(*results, strict=True)
+    assert set(updates) == {2 * (8 // n // 2)}
+    assert all(w == weights[0] for w in weights)
+    if n == 1:
+        return
+    for one, other in zip(*draws, strict=True):
+        assert one["frames"] == other["frames"]
+        assert one["augmentation"] != other["augmentation"]
+    starts = [[s for d in each for s in d["starts"]] for each in draws]
+    assert starts[0] != starts[1]
+    assert len({d["frames"] for d in draws[0]}) > 1
+
+
+def test_a_single_process_draws_as_rank_zero_does(make):
+    """The numbers of earlier trainings: seed and update alone."""
+    brain = make("scratch", seed=7)
+    brain.step, brain.optimizer_step = 5, 12
+    assert brain._step_seed() == brain._step_seed(brain._rank) == 7_000_033
+
+
+def test_the_order_under_ddp_follows_the_seed(make, tmp_path):
+    def order(seed):
+        brain = make("scratch", seed=seed)
+        loader = brain.make_dataloader(
+            brain.data[0], sb.Stage.TRAIN, batch_size=4, shuffle=True
+        )
+        return [batch.id for batch in loader]
+
+    def orders_of_seeds():
+        return [order(seed) for seed in (1, 2, 1)]
+
+    (orders,) = in_processes(1, tmp_path, orders_of_seeds)
+    assert orders[0] != orders[1] and orders[0] == orders[2]
+
+
+# Gradient accumulation --------------------------------------------------
+
+
+def test_every_batch_of_an_update_has_its_own_draws(make, monkeypatch):
+    options = {
+        "batch_size": 2,
+        "number_of_epochs": 2,
+        "augmentation": True,
+        "durations": [0.1, 0.15, 0.2, 0.25, 0.3, 0.35],
+    }
+
+    def train(accumulated):
+        brain = make(
+            "iml_kd",
+            run_opts={"grad_accumulation_factor": accumulated},
+            measure_interval=1,
+            **options,
+        )
+        draws = drawn(brain, monkeypatch)
+        shares = spy(monkeypatch, brain, "_track_gradient_shares")
+        fit(brain)
+        # Shares are measured once an update.
+        assert len(shares) == brain.optimizer_step == 8 // accumulated
+        return draws
+
+    plain, added = train(1), train(4)
+    assert len(plain) == len(added) == 8
+    for what in ("augmentation", "starts"):
+        assert len({str(draw[what]) for draw in added}) == 8
+    for update in (added[:4], added[4:]):
+        assert len({draw["frames"] for draw in update}) > 1
+    # The first batch of an update draws as without accumulation.
+    assert added[0] == plain[0]
+    assert added[4]["augmentation"] == plain[1]["augmentation"]
+
+
+def test_a_resumed_training_draws_and_learns_what_an_uninterrupted_one_does(
+    make, monkeypatch
+):
+    """Stopped amid an update of three batches, one of four left over."""
+    options = {
+        "run_opts": {"grad_accumulation_factor": 3, "ckpt_interval_steps": 1},
+        "batch_size": 2,
+        "number_of_epochs": 3,
+        "augmentation": True,
+    }
+    whole = make("iml_kd", **options)
+    expected = drawn(whole, monkeypatch)
+    fit(whole)
+    assert whole.optimizer_step == 3
+
+    broken = make("iml_kd", **options)
+    draws = drawn(broken, monkeypatch)
+    seeded = broken._seed_step
+
+    def stopped():
+        seeded()
+        if len(draws) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(broken, "_seed_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken)
+    resumed = make(
+        "iml_kd", **options, output_folder=broken.hparams.output_folder
+    )
+    again = drawn(resumed, monkeypatch)
+    fit(resumed)
+    assert again and again == expected[-len(again) :]
+    assert same(copy_of(whole.modules), copy_of(resumed.modules))
+
+
+# Learning rate ----------------------------------------------------------
+
+
+def test_each_update_runs_at_the_rate_of_the_schedule(make, monkeypatch):
+    """From base_lr up to lr and down again, also when it goes on."""
+
+    def rates_of(brain, stop=None):
+        rates = []
+        step = brain.optimizers_step
+
+        def recorded():
+            rates.append(brain.optimizer.param_groups[0]["lr"])
+            step()
+            if len(rates) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(brain, "optimizers_step", recorded)
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(brain)
+        return rates
+
+    options = {
+        "base_lr": 0.0001,
+        "lr": 0.0101,
+        "number_of_epochs": 4,
+        "lr_step_epochs": 2,
+        "run_opts": {"ckpt_interval_steps": 1},
+    }
+    # Two updates an epoch: four up, four down.
+    expected = [1, 26, 51, 76, 101, 76, 51, 26]
+    expected = pytest.approx([1e-4 * rate for rate in expected])
+    assert rates_of(make("scratch", **options)) == expected
+    brain = make("scratch", **options)
+    first = rates_of(brain, stop=4)
+    output = {"output_folder": brain.hparams.output_folder}
+    second = rates_of(make("scratch", **options, **output))
+    # The fourth update was not saved.
+    assert first[:3] + second == expected
+
+
+# Synchronisation --------------------------------------------------------
+
+
+class NoBlockingCopy(TorchDispatchMode):
+    """Refuse a copy to the device that waits for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.overloadpacket in (
+            torch.ops.aten._to_copy,
+            torch.ops.aten.copy_,
+        ):
+            waits = not kwargs.get("non_blocking", False)
+            source = args[-1] if "copy_" in str(func) else args[0]
+            assert not (waits and source.device != result.device), func
+        return result
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *((method, {"mode": "time_gate"}) for method in METHODS),
+        ("iml_kd", {"mode": "mask", "rule": "stochastic"}),
+        ("iml_kd", {"mode": "overlay", "attribution_baseline": "noise"}),
+        ("iml_kd", {"mode": "gate", "attribution_baseline": [0.0] * 20}),
+        ("iml_kd", {"mode": "gate", "attribution_target": "predicted"}),
+    ],
+)
+def test_a_step_never_waits_for_the_device(make, monkeypatch, method, options):
+    """On a device whose numbers nobody can read, as on a GPU far behind."""
+    brain = make(method, **options)
+    loader = brain.make_dataloader(brain.data[0], sb.Stage.TRAIN, batch_size=4)
+    batch = next(iter(loader))
+    brain.on_fit_start()
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    # SpeechBrain's features and autocast do not know the device `meta`.
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, **__: contextlib.nullcontext()
+    )
+    feats = torch.empty(4, 51, small_model()["n_mels"], device="meta")
+    modules = brain.modules.to("meta")
+    monkeypatch.setattr(modules.compute_features, "forward", lambda _: feats)
+    monkeypatch.setattr(modules.mean_var_norm, "forward", lambda x, _: x)
+    if brain.distils:
+        brain.hparams.teacher = copy.deepcopy(brain.hparams.teacher).to("meta")
+    brain.device = "meta"
+    brain.modules.train()
+    with NoBlockingCopy():
+        outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+        loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+        loss.backward()
+    assert loss.device.type == "meta"

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import soundfile
@@ -11,13 +13,16 @@ from synthetic import (
     DEV_SPEAKERS,
     RATE,
     TRAIN_SPEAKERS,
+    in_processes,
     write_corpus,
     write_wav,
 )
+from torch.utils.data import DataLoader, DistributedSampler
 
 from imlkd_brain import dataio
 from imlkd_brain.dataio import (
     RandomChunks,
+    batches_per_epoch,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -385,6 +390,57 @@ def test_a_list_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(dataio, "download_file", broken_off)
     assert find_list(url, str(tmp_path), str(save)) == expected
     assert [path.name for path in save.iterdir()] == ["veri_test2.txt"]
+
+
+class OneList(BaseHTTPRequestHandler):
+    """A server of one trial list, which counts its downloads."""
+
+    downloads = 0
+
+    def do_GET(self):
+        type(self).downloads += 1
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"1 a b")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_processes_that_train_together_download_a_list_once(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OneList)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/veri_test2.txt"
+    save = tmp_path / "save"
+    try:
+        found = in_processes(
+            2, tmp_path, lambda: find_list(url, str(tmp_path), str(save))
+        )
+    finally:
+        server.shutdown()
+    assert found == [str(save / "veri_test2.txt")] * 2
+    assert [path.read_text() for path in save.iterdir()] == ["1 a b"]
+    assert OneList.downloads == 1
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_batches_per_epoch_are_those_of_the_sampler_and_the_loader(drop_last):
+    for n_processes in (1, 2, 3, 4):
+        for batch_size in (1, 2, 3, 5, 8):
+            for n_items in range(1, 50):
+                sampler = DistributedSampler(
+                    range(n_items), n_processes, rank=0, drop_last=drop_last
+                )
+                loader = DataLoader(
+                    range(n_items),
+                    batch_size=batch_size,
+                    sampler=sampler,
+                    drop_last=drop_last,
+                )
+                assert len(loader) == batches_per_epoch(
+                    n_items, n_processes, batch_size, drop_last
+                )
 
 
 def test_dev_trials_must_be_in_the_annotation(corpus, tmp_path):

@@ -21,7 +21,6 @@ Authors
     * IML-KD contributors
 """
 
-import math
 import os
 import sys
 
@@ -31,6 +30,7 @@ from voxceleb_prepare import prepare_voxceleb
 import speechbrain as sb
 from imlkd_brain.brain import IMLKDBrain, batchnorm_of
 from imlkd_brain.dataio import (
+    batches_per_epoch,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -128,7 +128,13 @@ def updates_per_epoch(hparams, run_opts, n_train):
     processes = 1
     if is_distributed_initialized():
         processes = torch.distributed.get_world_size()
-    batches = math.ceil(n_train / processes) // hparams["batch_size"]
+    options = hparams["train_dataloader_options"]
+    batches = batches_per_epoch(
+        n_train,
+        processes,
+        options.get("batch_size", 1),
+        options.get("drop_last", False),
+    )
     # The command line before the YAML, as in SpeechBrain's Brain.
     accumulated = run_opts.grad_accumulation_factor
     if "grad_accumulation_factor" not in run_opts.overridden_args:
