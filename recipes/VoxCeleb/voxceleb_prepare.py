@@ -70,6 +70,7 @@ def prepare_voxceleb(
     dev_pairs_file=None,
     seed=1986,
     n_jobs=None,
+    begun=False,
 ):
     """
     Prepares the csv files: train.csv, dev.csv, and enrol.csv and test.csv.
@@ -126,12 +127,17 @@ def prepare_voxceleb(
         Of the split into train and dev.
     n_jobs : int
         Threads that read files; None for one per processor.
+    begun : bool
+        Whether a training on the CSVs in save_folder has begun. Its train.csv
+        and dev.csv are then not replaced by others; other paths of the same
+        utterances are accepted.
 
     Raises
     ------
     UserError
-        If folders, lists or audio files are not as described, or if dev is
-        asked for and no speaker has two sessions.
+        If folders, lists or audio files are not as described, if dev is
+        asked for and no speaker has two sessions, or if a training that has
+        begun would get other utterances.
 
     Example
     -------
@@ -230,7 +236,10 @@ def prepare_voxceleb(
                     f"{data_folder}: no training rows are left; check the "
                     "trial lists, seg_dur and amp_th."
                 )
-            _write_csv(os.path.join(save_folder, TRAIN_CSV), rows)
+            path = os.path.join(save_folder, TRAIN_CSV)
+            if begun:
+                _check_same(path, rows)
+            _write_csv(path, rows)
         if "dev" in todo:
             if dev_trials:
                 rows = _whole_rows(sources["dev"], measured, "dev files")
@@ -239,7 +248,10 @@ def prepare_voxceleb(
                 rows = _chunk_rows(dev, seg_dur, least, amp_th, measured, "dev")
                 if "train" in splits and not split_speaker:
                     rows = _rows_of_trained(rows, save_folder)
-            _write_csv(os.path.join(save_folder, DEV_CSV), rows)
+            path = os.path.join(save_folder, DEV_CSV)
+            if begun:
+                _check_same(path, rows)
+            _write_csv(path, rows)
     done.update((split, wanted[split]) for split in todo)
     _write_done(save_folder, done)
 
@@ -321,6 +333,30 @@ def _make_folder(folder):
             f"{folder}: the CSVs cannot be kept there ({error.strerror}); "
             "give a folder that can be written as save_folder."
         ) from error
+
+
+def _check_same(path, rows):
+    """Refuse rows that differ from a CSV's in more than the files' paths."""
+    if not os.path.isfile(path):
+        return
+    place = COLUMNS.index("wav")
+
+    def without_path(row):
+        """A row as text, without the path."""
+        return tuple(str(v) for i, v in enumerate(row) if i != place)
+
+    with open(path, newline="", encoding="utf-8") as file:
+        before = {without_path(row) for row in list(csv.reader(file))[1:]}
+    now = {without_path(row) for row in rows}
+    if before != now:
+        first = min(before ^ now)[0]
+        raise UserError(
+            f"{path}: the training in this folder began with other rows "
+            f"({len(now - before)} would come, {len(before - now)} would go, "
+            f"such as {first}); give a new output_folder, restore the files, "
+            "lists and options, or go on with the CSVs as they are "
+            "(`--skip_prep True` of train_kd.py)."
+        )
 
 
 def _rows_of_trained(rows, save_folder):

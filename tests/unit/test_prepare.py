@@ -384,6 +384,38 @@ def test_what_an_interrupted_preparation_has_read_is_kept(
     assert rows_of(again / "train.csv") == rows_of(tmp_path / "train.csv")
 
 
+def test_a_training_that_has_begun_keeps_its_utterances(corpus, tmp_path):
+    def prepare(data=corpus, save="save", **options):
+        prepare_voxceleb(
+            str(data),
+            str(tmp_path / save),
+            None,
+            ["train", "dev"],
+            [90, 10],
+            **options,
+        )
+        return (tmp_path / save / "train.csv").read_text()
+
+    first = prepare()
+    # A file that was touched, or a corpus that has moved, is no other.
+    (corpus / "wav" / "a" / "x" / "1.wav").touch()
+    assert prepare(begun=True) == first
+    moved = corpus.rename(tmp_path / "moved")
+    assert prepare(moved, begun=True) == first.replace(str(corpus), str(moved))
+    # Other files or options stop, and the CSVs stay.
+    for name in "123456789":
+        write_wav(moved / "wav" / "a" / "x" / f"{name}.wav", 7)
+    kept = (tmp_path / "save" / "train.csv").read_text()
+    for options in ({}, {"seg_dur": 2.0}, {"random_segment": True}):
+        with pytest.raises(UserError, match="train.csv: .*began.*skip_prep"):
+            prepare(moved, begun=True, **options)
+        assert (tmp_path / "save" / "train.csv").read_text() == kept
+    # The answer does not depend on how often it is asked.
+    with pytest.raises(UserError, match="would come"):
+        prepare(moved, begun=True)
+    assert prepare(moved, begun=False) != kept
+
+
 def test_new_speakers_do_not_undo_the_test_split(corpus, tmp_path):
     arguments = (str(corpus), str(tmp_path), str(corpus / "test.txt"))
     prepare_voxceleb(*arguments)

@@ -302,6 +302,7 @@ def prepare_folds(hparams):
                 splits=["train", "dev"],
                 random_segment=True,
                 dev_pairs_file=str(fold_list(hparams, run, "dev")),
+                begun=any(place.glob("*/save/CKPT*")),
             )
 
 

@@ -223,6 +223,7 @@ def main(argv):
                 "seg_dur": hparams["sentence_len"],
                 "random_segment": hparams["random_segment"],
                 "dev_pairs_file": hparams["valid_trials"],
+                "begun": bool(hparams["checkpointer"].list_checkpoints()),
             },
         )
     if not hparams["augmentation"]:
