@@ -18,8 +18,10 @@ from torch.utils.data import DistributedSampler
 import speechbrain as sb
 from imlkd_brain.dataio import repeat_to
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import seconds_to_samples
 from imlkd_brain.metrics import EER
 from imlkd_brain.objectives import BRANCHES, gradient_shares
+from imlkd_brain.precision import full_float32
 from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.data_utils import batch_pad_right
@@ -130,7 +132,7 @@ class IMLKDBrain(sb.Brain):
         """Cosines (batch, speakers) and embeddings (batch, dim), float32."""
         embeddings = self.modules.embedding_model(feats).float()
         # Scaled by 30, a cosine in half precision is off by a tenth.
-        with torch.autocast(self.device_type, enabled=False):
+        with full_float32(), torch.autocast(self.device_type, enabled=False):
             cosines = self.modules.classifier(embeddings)
         return cosines.squeeze(1), embeddings.squeeze(1)
 
@@ -140,6 +142,7 @@ class IMLKDBrain(sb.Brain):
         def answer():
             teacher = self.hparams.teacher
             with (
+                full_float32(),
                 torch.no_grad(),
                 torch.autocast(self.device_type, enabled=False),
             ):
@@ -247,7 +250,8 @@ class IMLKDBrain(sb.Brain):
             feats = self.modules.mean_var_norm(feats, lens)
             embeddings[seconds] = self.modules.embedding_model(feats, lens)
         first = embeddings[self.hparams.valid_durations[0]]
-        cosines = self.modules.classifier(first).squeeze(1)
+        with full_float32():
+            cosines = self.modules.classifier(first).squeeze(1)
         for seconds, values in embeddings.items():
             for utterance, value in zip(
                 batch.utterance, values.squeeze(1), strict=True
@@ -260,7 +264,7 @@ class IMLKDBrain(sb.Brain):
         wavs, lens = batch.sig
         if seconds is None:
             return wavs, lens
-        n_crop = int(seconds * self.hparams.sample_rate)
+        n_crop = seconds_to_samples(seconds, self.hparams.sample_rate)
         crops = []
         for wav, length, name in zip(wavs, lens, batch.id, strict=True):
             n_samples = int(round(float(length) * len(wav)))

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import seconds_to_samples
 from imlkd_brain.verification import read_trials, utterance_key
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.distributed import run_on_main
@@ -278,7 +279,7 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
         raise UserError(
             f"{wav}: expected mono audio at {sample_rate} Hz, found "
             f"{1 if signal.ndim == 1 else signal.shape[1]} channel(s) at "
-            f"{rate} Hz; convert the file."
+            f"{rate} Hz; convert the file, or give the corpus's sample_rate."
         )
     if not len(signal):
         raise UserError(
@@ -344,7 +345,7 @@ def train_dataset(
         rows = {key: {**row, "speed": 1.0} for key, row in rows.items()}
     dataset = sb.dataio.dataset.DynamicItemDataset(rows)
     chunks = RandomChunks(seed)
-    n_chunk = int(seconds * sample_rate)
+    n_chunk = seconds_to_samples(seconds, sample_rate)
     # x times faster: read at a rate of x * sample_rate, hear at sample_rate.
     resample = {
         speed: torchaudio.transforms.Resample(
@@ -360,7 +361,7 @@ def train_dataset(
         n_read = int(round(n_chunk * speed))
         # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
         # `duration` is the file's, whatever rows it was cut into.
-        n_file = int(round(duration * sample_rate))
+        n_file = seconds_to_samples(duration, sample_rate)
         start = chunks(id_, n_file, n_read)
         signal = read_audio(wav, start, n_read, sample_rate)
         if speed != 1.0:

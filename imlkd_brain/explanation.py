@@ -18,6 +18,7 @@ import torchaudio
 
 from imlkd_brain import saliency
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import seconds_to_samples
 
 TEACHER = "teacher"
 SHUFFLED = "shuffled"  # the control of the comparison of models
@@ -78,16 +79,18 @@ def read_waveform(path, sample_rate):
     return signal
 
 
-def crop(signal, duration, sample_rate):
-    """The middle ``duration`` seconds and where they start, on whole 10 ms.
+def crop(signal, duration, sample_rate, grid):
+    """The middle ``duration`` seconds and where they start.
+
+    They start at a multiple of ``grid`` samples, the hop of the features, so
+    that their frames are those of the whole utterance.
 
     Crops of one utterance are nested: the second seen at 1 s is the same that
     is seen, with more around it, at 2 s, at 3 s and at full length.
     """
     if duration == "full":
         return signal, 0.0
-    n_samples = int(duration * sample_rate)
-    grid = sample_rate // 100
+    n_samples = seconds_to_samples(duration, sample_rate)
     start = (len(signal) - n_samples) // 2 // grid * grid
     return signal[start : start + n_samples], start / sample_rate
 
@@ -98,7 +101,9 @@ def features_of(task, model, duration, device):
     feats, places = [], []
     for utterance in task.utterances:
         signal = read_waveform(utterance.path, model.sample_rate)
-        piece, start = crop(signal, duration, model.sample_rate)
+        piece, start = crop(
+            signal, duration, model.sample_rate, model.hop_samples
+        )
         feats.append(model.features(piece[None].to(device))[0].cpu())
         places.append((start, start + len(piece) / model.sample_rate))
     return feats, places

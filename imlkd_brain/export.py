@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.tag import Tag
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import has_statistics
 
 FEATURE_KEYS = ("compute_features", "mean_var_norm")
 HEADER = "# Speaker embedding model, written by recipes/VoxCeleb/IMLKD\n"
@@ -30,6 +31,7 @@ def export_inference_folder(
     classifier,
     label_encoder,
     sample_rate=16000,
+    mean_var_norm=None,
 ):
     """Write a SpeechBrain inference folder for a trained speaker model.
 
@@ -53,6 +55,9 @@ def export_inference_folder(
         The training speakers, in the order of the classifier's rows.
     sample_rate : int
         In Hz.
+    mean_var_norm : torch.nn.Module, optional
+        The normalisation that was trained with; needed where it is of type
+        global, whose statistics are saved too.
 
     Returns
     -------
@@ -62,9 +67,15 @@ def export_inference_folder(
     Raises
     ------
     UserError
-        If the YAML lacks one of the keys.
+        If the YAML lacks one of the keys, or the normalisation is of type
+        global and has seen no features.
     """
     folder = Path(folder)
+    if has_statistics(mean_var_norm) and not mean_var_norm.count:
+        raise UserError(
+            "mean_var_norm: norm_type is global, but it has seen no features, "
+            "so there are no statistics to export; train first."
+        )
     yaml = YAML()
     with open(hyperparameters, encoding="utf-8") as stream:
         source = yaml.load(stream)
@@ -78,6 +89,16 @@ def export_inference_folder(
                 "hparams/iml_kd.yaml."
             )
         description[key] = source[key]
+    normalisation = description["mean_var_norm"]
+    if (
+        mean_var_norm is None
+        and normalisation.tag.value.endswith("InputNormalization")
+        and normalisation.get("norm_type", "global") == "global"
+    ):
+        raise UserError(
+            f"{hyperparameters}: mean_var_norm is of norm_type global, whose "
+            "statistics were not given; pass the trained mean_var_norm."
+        )
     # In training the number of speakers is derived from the data, so the
     # YAML holds a constructor (!name:) that inference needs as an object.
     classifier_node = description["classifier"]
@@ -93,6 +114,10 @@ def export_inference_folder(
     description["label_encoder"] = _new(
         "speechbrain.dataio.encoder.CategoricalEncoder"
     )
+    # Without it SpeechBrain's classes resample every file to 16 kHz.
+    description["audio_normalizer"] = _new(
+        "speechbrain.dataio.preprocess.AudioNormalizer", sample_rate=sample_rate
+    )
     names = (
         *FEATURE_KEYS,
         "embedding_model",
@@ -100,11 +125,12 @@ def export_inference_folder(
         "mean_var_norm_emb",
     )
     description["modules"] = _references(names)
+    loadables = ["embedding_model", "classifier", "label_encoder"]
+    if has_statistics(mean_var_norm):
+        loadables.append("mean_var_norm")
     description["pretrainer"] = _new(
         "speechbrain.utils.parameter_transfer.Pretrainer",
-        loadables=_references(
-            ("embedding_model", "classifier", "label_encoder")
-        ),
+        loadables=_references(loadables),
     )
 
     building = folder.with_name(folder.name + ".building")
@@ -116,6 +142,15 @@ def export_inference_folder(
     torch.save(_weights(embedding_model), building / "embedding_model.ckpt")
     torch.save(_weights(classifier), building / "classifier.ckpt")
     label_encoder.save(building / "label_encoder.ckpt")
+    if has_statistics(mean_var_norm):
+        torch.save(
+            {
+                "count": int(mean_var_norm.count),
+                "glob_mean": mean_var_norm.glob_mean.detach().cpu(),
+                "glob_std": mean_var_norm.glob_std.detach().cpu(),
+            },
+            building / "mean_var_norm.ckpt",
+        )
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(building, folder)

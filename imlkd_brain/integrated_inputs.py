@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.precision import full_float32
 
 RULES = ("right", "midpoint", "gauss_legendre", "stochastic")
 TARGETS = ("true_class", "predicted", "log_posterior")
@@ -86,6 +87,7 @@ def quadrature(rule, n_steps):
     return nodes, np.full(n_steps, 1 / n_steps)
 
 
+@full_float32()
 def integrated_gradients(
     logits,
     feats,
@@ -113,8 +115,8 @@ def integrated_gradients(
 
     Gradients are taken with respect to the input only: no parameter's
     ``.grad`` changes and no graph is kept. It works inside the caller's
-    ``no_grad``, ``inference_mode`` and ``autocast``; autocast is switched off
-    inside, and half-precision features are taken to float32.
+    ``no_grad``, ``inference_mode`` and ``autocast``; autocast and TF32 are
+    switched off inside, and half-precision features are taken to float32.
 
     Arguments
     ---------
@@ -208,6 +210,7 @@ def integrated_gradients(
         return attribution, (total - (at_feats - at_baseline)).to(feats.dtype)
 
 
+@full_float32()
 def attribution_target(
     logits, feats, target, kind="true_class", scale=COSINE_SCALE
 ):
@@ -494,6 +497,8 @@ class IntegratedInputs:
         Most rows in one forward pass of the teacher.
     frame_rate : float
         Frames per second.
+    scale : float
+        Scale of the cosines inside the posterior of ``log_posterior``.
 
     Raises
     ------
@@ -529,6 +534,7 @@ class IntegratedInputs:
         keep,
         internal_batch_size,
         frame_rate=100,
+        scale=COSINE_SCALE,
     ):
         _check_choice("mode", mode, MODES)
         _check_choice("rule", rule, RULES)
@@ -542,6 +548,11 @@ class IntegratedInputs:
             raise UserError(
                 f"frame_rate is {frame_rate!r}, but must be a positive number "
                 "of frames per second: 100 for a hop of 10 ms."
+            )
+        if not _is_number(scale) or not 0 < scale < float("inf"):
+            raise UserError(
+                f"scale is {scale!r}, but must be a positive number: 30 for "
+                "example."
             )
         if isinstance(baseline, str):
             _check_choice("attribution_baseline", baseline, BASELINES)
@@ -558,6 +569,7 @@ class IntegratedInputs:
         self.keep = keep
         self.internal_batch_size = internal_batch_size
         self.frame_rate = frame_rate
+        self.scale = scale
 
     def segments(self, feats, generator=None, duration_generator=None):
         """Draw a duration for the batch and crop each utterance to it.
@@ -610,7 +622,9 @@ class IntegratedInputs:
         if self.mode == "identity":
             return integrated_inputs(feats, None, "identity"), None
         baseline = self._baseline(feats, generator)
-        logits, target = attribution_target(logits, feats, target, self.target)
+        logits, target = attribution_target(
+            logits, feats, target, self.target, self.scale
+        )
         attribution, gap = integrated_gradients(
             logits,
             feats,

@@ -532,7 +532,7 @@ class DistillationObjective:
         """Whether any term compares embeddings (and may need a projection)."""
         return any(name.endswith("/embedding") for name in self.terms)
 
-    def check(self, batch_size, durations):
+    def check(self, batch_size, durations, chunk=math.inf):
         """Say before training what would make a term meaningless.
 
         Arguments
@@ -541,12 +541,15 @@ class DistillationObjective:
             Utterances per batch.
         durations : list of float
             Seconds, as the integrated inputs have them.
+        chunk : float
+            Seconds of a training chunk, of which segments are cut; no limit
+            without.
 
         Raises
         ------
         UserError
             For a relational term in batches of one, or integrated inputs
-            without a duration.
+            without a duration or with one longer than the chunk.
         """
         relational = [
             name for name in self.terms if name.split("/")[1] in _RELATIONAL
@@ -563,6 +566,12 @@ class DistillationObjective:
                 f"durations is empty, but method {self.method} draws segments "
                 "of various durations: give a list of seconds such as "
                 "[1.0, 2.0, 3.0]."
+            )
+        if segments and max(durations) > chunk:
+            raise UserError(
+                f"durations: {max(durations):g} s is longer than a training "
+                f"chunk (sentence_len: {chunk:g} s), so segments of that "
+                "length cannot be cut; lower it, or raise sentence_len."
             )
 
     def branch_terms(

@@ -31,6 +31,7 @@ import torch
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.integrated_inputs import integrated_gradients
+from imlkd_brain.precision import full_float32
 
 METHODS = (
     "integrated_gradients",
@@ -259,6 +260,7 @@ def random_map(feats, generator=None):
     return torch.rand(feats.shape, generator=generator).to(feats)
 
 
+@full_float32()
 def saliency_map(
     method,
     score,

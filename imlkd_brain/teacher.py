@@ -17,12 +17,20 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import (
+    check_features,
+    has_statistics,
+    hop_samples,
+    plain_settings,
+)
+from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.distributed import infer_device
 
 INFERENCE = "inference"
 MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
+STATISTICS_FILE = "mean_var_norm.ckpt"  # of a global normalisation
 LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
 
 
@@ -100,6 +108,16 @@ class SpeakerModel(torch.nn.Module):
         """Stay in evaluation mode: a teacher's BatchNorm must not learn."""
         return super().train(False)
 
+    def _apply(self, fn, recurse=True):
+        """Move statistics that are no buffers along with the weights."""
+        super()._apply(fn, recurse)
+        if has_statistics(self.mean_var_norm):
+            norm = self.mean_var_norm
+            norm.glob_mean, norm.glob_std = map(
+                fn, (norm.glob_mean, norm.glob_std)
+            )
+        return self
+
     def features(self, wavs, lens=None):
         """Return normalised log-mel features (batch, time, mel).
 
@@ -142,6 +160,11 @@ class SpeakerModel(torch.nn.Module):
         return self.classify(self.embed_features(feats))
 
     @property
+    def hop_samples(self):
+        """Samples from one frame of the features to the next."""
+        return hop_samples(self.compute_features, self.sample_rate)
+
+    @property
     def embedding_dim(self):
         """Dimension of the embeddings, found with one frame-sized input."""
         device = next(self.embedding_model.parameters()).device
@@ -157,29 +180,17 @@ class SpeakerModel(torch.nn.Module):
                 # repr() leaves out what has no weights: hop length, dilation,
                 # the kind of normalisation.
                 digest.update(f"{name} {type(module)}".encode())
-                digest.update(repr(_settings(module)).encode())
+                digest.update(repr(plain_settings(module)).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             # Through bytes, not numpy: bfloat16 has no numpy type.
             data = value.detach().cpu().contiguous().flatten()
             digest.update(data.view(torch.uint8).numpy().tobytes())
+        if has_statistics(self.mean_var_norm):
+            norm = self.mean_var_norm
+            for value in (norm.glob_mean, norm.glob_std):
+                digest.update(value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
-
-
-def _settings(module):
-    """Plain values that a module was built with, sorted by name."""
-    return sorted(
-        (name, value)
-        for name, value in vars(module).items()
-        if _is_plain(value) and not name.startswith("_")
-    )
-
-
-def _is_plain(value):
-    """Whether a value's text is the same in every process."""
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 class Teacher(SpeakerModel):
@@ -308,6 +319,7 @@ def speaker_prototypes(embeddings, labels, n_speakers):
 
 
 @torch.no_grad()
+@full_float32()
 def embed_dataset(model, dataset, batch_size=64):
     """Embed every item of a training set once, for prototypes.
 
@@ -405,6 +417,15 @@ def load_speaker_model(source, device="cpu"):
                 f"{description}: the key `{key}` is missing; SpeechBrain's "
                 "speaker models have it, export the model again."
             )
+    sample_rate = hparams.get("sample_rate", 16000)
+    try:
+        check_features(
+            hparams["compute_features"], hparams["mean_var_norm"], sample_rate
+        )
+    except UserError as error:
+        raise UserError(f"{description}: {error}") from error
+    if has_statistics(hparams["mean_var_norm"]):
+        _load_statistics(hparams["mean_var_norm"], folder / STATISTICS_FILE)
     _load_strictly(hparams["embedding_model"], folder / "embedding_model.ckpt")
     classifier = hparams.get("classifier")
     classifier_file = folder / "classifier.ckpt"
@@ -426,7 +447,7 @@ def load_speaker_model(source, device="cpu"):
         hparams["embedding_model"],
         classifier,
         speakers,
-        hparams.get("sample_rate", 16000),
+        sample_rate,
         source,
     )
     return model.to(device)
@@ -447,8 +468,29 @@ def _build(description):
         ) from error
 
 
-def _load_strictly(module, path):
-    """Load a state dict and raise if keys or shapes differ, or on NaN."""
+def _load_statistics(mean_var_norm, path):
+    """Load the statistics of a global normalisation, or say what is wrong."""
+    state = _load_dict(path)
+    missing = {"count", "glob_mean", "glob_std"} - set(state)
+    if missing:
+        raise UserError(
+            f"{path}: no statistics of a normalisation ({min(missing)} is "
+            "missing); export the model again."
+        )
+    finite = all(
+        value.numel() and torch.isfinite(value).all()
+        for value in (state["glob_mean"], state["glob_std"])
+    )
+    if not finite:
+        raise UserError(
+            f"{path}: the statistics are empty, NaN or infinite; train and "
+            "export the model again."
+        )
+    mean_var_norm._load_statistics_dict(state)
+
+
+def _load_dict(path):
+    """Read a checkpoint that holds a dict."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -464,6 +506,12 @@ def _load_strictly(module, path):
             f"{path}: not a readable checkpoint (it holds a "
             f"{type(state).__name__}); expected a module's state dict."
         )
+    return state
+
+
+def _load_strictly(module, path):
+    """Load a state dict and raise if keys or shapes differ, or on NaN."""
+    state = _load_dict(path)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

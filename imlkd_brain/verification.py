@@ -31,6 +31,8 @@ import torch
 from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.features import seconds_to_samples
+from imlkd_brain.precision import full_float32
 
 # Label words and what they mean; a list keeps to one line of this table.
 LABEL_STYLES = (
@@ -710,7 +712,7 @@ def _cut_segments(missing, sample_rate, seconds, seed, readers):
     for (entry, path), length in zip(missing.items(), lengths, strict=True):
         start = 0
         if seconds is not None:
-            n_crop = int(round(seconds * sample_rate))
+            n_crop = seconds_to_samples(seconds, sample_rate)
             start = crop_start(utterance_key(path), length, n_crop, seed)
             length = min(length, n_crop)
         segments.append((entry, path, start, length))
@@ -877,6 +879,7 @@ def enrol_models(embeddings, members):
     return sums / counts.to(sums).unsqueeze(1)
 
 
+@full_float32()
 def score_trials(enrol, test, pairs, block=65536):
     """Cosine score of each trial.
 
@@ -930,6 +933,7 @@ def unit_length(embeddings):
     return torch.nn.functional.normalize(embeddings, dim=-1, eps=COSINE_EPS)
 
 
+@full_float32()
 def cohort_statistics(embeddings, cohort, top=None, block=512):
     """Mean and standard deviation of each utterance's impostor scores.
 
@@ -1146,7 +1150,8 @@ def model_size(model, seconds=3.0):
 
     network = model.embedding_model
     device = next(network.parameters()).device
-    wavs = torch.zeros(1, int(seconds * model.sample_rate), device=device)
+    n_samples = seconds_to_samples(seconds, model.sample_rate)
+    wavs = torch.zeros(1, n_samples, device=device)
     with torch.inference_mode():
         feats = model.features(wavs)
         with FlopCounterMode(display=False) as counter:

@@ -42,7 +42,6 @@ SPLIT_FILES = {
     "test": (ENROL_CSV, TEST_CSV),
 }
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id")
-SAMPLERATE = 16000
 TEST_WAV = "vox1_test_wav.zip"
 META = "meta"
 # A file of at least this share of a chunk makes one (shorter) row.
@@ -71,6 +70,7 @@ def prepare_voxceleb(
     seed=1986,
     n_jobs=None,
     begun=False,
+    sample_rate=16000,
 ):
     """
     Prepares the csv files: train.csv, dev.csv, and enrol.csv and test.csv.
@@ -88,8 +88,8 @@ def prepare_voxceleb(
     Arguments
     ---------
     data_folder : str
-        Folder with ``wav/<speaker>/<session>/<utterance>.wav`` (16 kHz, mono);
-        several folders are separated by commas.
+        Folder with ``wav/<speaker>/<session>/<utterance>.wav`` (mono, at
+        ``sample_rate``); several folders are separated by commas.
     save_folder : str
         The directory where to store the csv files.
     verification_pairs_file : str, list of str or None
@@ -131,6 +131,8 @@ def prepare_voxceleb(
         Whether a training on the CSVs in save_folder has begun. Its train.csv
         and dev.csv are then not replaced by others; other paths of the same
         utterances are accepted.
+    sample_rate : int
+        The rate that all files must have, in Hz.
 
     Raises
     ------
@@ -168,6 +170,7 @@ def prepare_voxceleb(
     options = {
         "format": OPTIONS_FORMAT,
         "data_folder": folders,
+        "sample_rate": sample_rate,
         "verification_pairs": _digest(test_lists),
     }
     training_options = {
@@ -181,7 +184,7 @@ def prepare_voxceleb(
         "seed": seed,
     }
     n_jobs = n_jobs or os.cpu_count() or 1
-    sources = _sources(splits, folders, test_trials, dev_trials)
+    sources = _sources(splits, folders, test_trials, dev_trials, sample_rate)
     stats = _stats({p for f in sources.values() for p in f.values()}, n_jobs)
     wanted = {
         split: {
@@ -217,7 +220,7 @@ def prepare_voxceleb(
     _write_done(save_folder, done)
 
     logger.info(f"Creating csv files in {save_folder}")
-    with _Measured(save_folder, stats, n_jobs) as measured:
+    with _Measured(save_folder, stats, n_jobs, sample_rate) as measured:
         if "test" in todo:
             rows = _whole_rows(sources["test"], measured, "test files")
             for column, name in enumerate(SPLIT_FILES["test"], 1):
@@ -256,7 +259,7 @@ def prepare_voxceleb(
     _write_done(save_folder, done)
 
 
-def _sources(splits, folders, test_trials, dev_trials):
+def _sources(splits, folders, test_trials, dev_trials, sample_rate):
     """The files that each split is made from, {split: {key: path}}."""
     sources, whole = {}, None
     for split in splits:
@@ -265,7 +268,8 @@ def _sources(splits, folders, test_trials, dev_trials):
         elif split == "dev" and dev_trials:
             sources[split] = _find_listed(dev_trials, folders)
         else:
-            whole = _list_files(folders) if whole is None else whole
+            if whole is None:
+                whole = _list_files(folders, sample_rate)
             sources[split] = whole
     return sources
 
@@ -511,7 +515,7 @@ def _unpack_source(source, data_folder):
         os.rename(partial, meta)
 
 
-def _list_files(folders):
+def _list_files(folders, sample_rate):
     """List ``wav/<speaker>/<session>/<utterance>.wav`` of all folders.
 
     Returns
@@ -541,7 +545,7 @@ def _list_files(folders):
                         "only."
                     )
         if not found:
-            raise UserError(_no_wav_message(folder))
+            raise UserError(_no_wav_message(folder, sample_rate))
     if not files:
         raise UserError(
             f"{min(elsewhere)}: expected files at "
@@ -555,7 +559,7 @@ def _list_files(folders):
     return dict(sorted(files.items()))
 
 
-def _no_wav_message(folder):
+def _no_wav_message(folder, sample_rate):
     """Say what a data folder without wav files lacks."""
     if not os.path.isdir(folder):
         return (
@@ -568,7 +572,7 @@ def _no_wav_message(folder):
                 return (
                     f"{os.path.join(place, name)}: VoxCeleb2 comes as .m4a and "
                     "wav is needed; convert each file with `ffmpeg -i IN.m4a "
-                    f"-ac 1 -ar {SAMPLERATE} OUT.wav` to {folder}/wav/"
+                    f"-ac 1 -ar {sample_rate} OUT.wav` to {folder}/wav/"
                     "<speaker>/<session>/<utterance>.wav."
                 )
     return (
@@ -737,7 +741,7 @@ def _whole_rows(files, measured, title):
     """Rows of whole files, with the key as ID."""
     found = measured(list(files.values()), None, title)
     return [
-        (key, n / SAMPLERATE, path, 0, n, key.split("/")[0])
+        (key, n / measured.sample_rate, path, 0, n, key.split("/")[0])
         for (key, path), (n, _) in zip(files.items(), found, strict=True)
     ]
 
@@ -765,17 +769,18 @@ def _chunk_rows(files, seg_dur, least, amp_th, measured, split):
     list of tuple
         Rows in the order of COLUMNS.
     """
-    chunk = None if seg_dur is None else int(round(seg_dur * SAMPLERATE))
+    rate = measured.sample_rate
+    chunk = None if seg_dur is None else int(round(seg_dur * rate))
     found = measured(
         list(files.values()), chunk if amp_th > 0 else None, f"{split} files"
     )
     rows, short, quiet = [], 0, 0
     for (key, path), (frames, levels) in zip(files.items(), found, strict=True):
-        if frames < least * SAMPLERATE:
+        if frames < least * rate:
             short += 1
             continue
         audio_id, speaker = key.replace("/", "--"), key.split("/")[0]
-        duration = frames / SAMPLERATE
+        duration = frames / rate
         if chunk is None:
             rows.append((audio_id, duration, path, 0, frames, speaker))
             continue
@@ -783,7 +788,7 @@ def _chunk_rows(files, seg_dur, least, amp_th, measured, split):
             if amp_th > 0 and levels[index] < amp_th:
                 quiet += 1
                 continue
-            begin, end = (round(n / SAMPLERATE, 6) for n in (start, stop))
+            begin, end = (round(n / rate, 6) for n in (start, stop))
             chunk_id = f"{audio_id}_{begin}_{end}"
             rows.append((chunk_id, duration, path, start, stop, speaker))
     if short:
@@ -806,23 +811,23 @@ def _bounds(frames, chunk):
     return [(i * chunk, (i + 1) * chunk) for i in range(frames // chunk)]
 
 
-def _frames(path):
+def _frames(path, sample_rate):
     """The number of samples of a file, from its header."""
     with soundfile.SoundFile(path) as file:
-        _check_format(file)
+        _check_format(file, sample_rate)
         return file.frames
 
 
-def _samples(path):
+def _samples(path, sample_rate):
     """The samples of a file, float32."""
     with soundfile.SoundFile(path) as file:
-        _check_format(file)
+        _check_format(file, sample_rate)
         return file.read(dtype="float32")
 
 
-def _check_format(file):
-    """Refuse what is not mono, 16 kHz and longer than nothing."""
-    if file.samplerate != SAMPLERATE:
+def _check_format(file, sample_rate):
+    """Refuse what is not mono, at the rate and longer than nothing."""
+    if file.samplerate != sample_rate:
         raise ValueError(f"{file.samplerate} Hz")
     if file.channels != 1:
         raise ValueError(f"{file.channels} channels")
@@ -845,12 +850,16 @@ class _Measured:
         a file in which both are the same.
     n_jobs : int
         Threads.
+    sample_rate : int
+        The rate that all files must have, in Hz. A result of another rate is
+        no result.
     """
 
-    def __init__(self, save_folder, stats, n_jobs):
+    def __init__(self, save_folder, stats, n_jobs, sample_rate):
         self.path = os.path.join(save_folder, MEASURED_FILE)
         self.stats = stats
         self.n_jobs = n_jobs
+        self.sample_rate = sample_rate
         self.known, self.lines, whole = {}, 0, True
         try:
             with open(
@@ -884,7 +893,7 @@ class _Measured:
     def _read(self, line):
         """Take in a line; one that is cut short or damaged is passed over."""
         try:
-            path, size, changed, frames, chunk, levels, end = next(
+            path, size, changed, rate, frames, chunk, levels, end = next(
                 csv.reader([line])
             )
             entry = (
@@ -895,14 +904,14 @@ class _Measured:
             )
         except (ValueError, StopIteration, csv.Error):
             return
-        if end == LINE_END:
+        if end == LINE_END and rate == str(self.sample_rate):
             self.known[path] = entry
 
     def _append(self, path, stat, frames, chunk, levels):
         """Write a line; nine digits give a float32 back as it was."""
         levels = " ".join(f"{level:.9g}" for level in levels)
         csv.writer(self.file, lineterminator="\n").writerow(
-            (path, *stat, frames, chunk, levels, LINE_END)
+            (path, *stat, self.sample_rate, frames, chunk, levels, LINE_END)
         )
 
     def __call__(self, paths, chunk, title):
@@ -934,8 +943,8 @@ class _Measured:
         def measure(path):
             """Samples of a file and, where needed, the level of its chunks."""
             if chunk is None:
-                return _frames(path), 0, ()
-            signal = np.abs(_samples(path))
+                return _frames(path, self.sample_rate), 0, ()
+            signal = np.abs(_samples(path, self.sample_rate))
             return (
                 len(signal),
                 chunk,
@@ -952,7 +961,9 @@ class _Measured:
             self.lines += 1
 
         if unread:
-            _for_all(unread, measure, keep, self.n_jobs, title)
+            _for_all(
+                unread, measure, keep, self.n_jobs, title, self.sample_rate
+            )
         return [(self.known[path][1], self.known[path][3]) for path in paths]
 
     def _holds(self, path, chunk):
@@ -961,7 +972,7 @@ class _Measured:
         return stat == self.stats[path] and chunk in (None, known_chunk)
 
 
-def _for_all(paths, function, keep, n_jobs, title):
+def _for_all(paths, function, keep, n_jobs, title, sample_rate):
     """Apply a function to files in threads; report all bad files at once.
 
     Reading releases the interpreter's lock, so threads suffice.
@@ -978,6 +989,8 @@ def _for_all(paths, function, keep, n_jobs, title):
         Threads.
     title : str
         For the progress bar.
+    sample_rate : int
+        For the message, in Hz.
     """
     bad = []
 
@@ -1011,8 +1024,8 @@ def _for_all(paths, function, keep, n_jobs, title):
         )
         raise UserError(
             f"{len(bad)} of {len(paths)} audio files are not whole mono files "
-            f"at {SAMPLERATE} Hz ({first}); convert or restore them, or move "
-            "them out of the data folder."
+            f"at {sample_rate} Hz ({first}); convert or restore them, move "
+            "them out of the data folder, or give the corpus's sample_rate."
         )
 
 

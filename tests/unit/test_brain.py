@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from synthetic import (
     HPARAMS,
     RATE,
@@ -36,10 +36,15 @@ from imlkd_brain.brain import (
 )
 from imlkd_brain.dataio import read_audio
 from imlkd_brain.errors import UserError
+from imlkd_brain.export import export_inference_folder
 from imlkd_brain.integrated_inputs import IntegratedInputs
-from imlkd_brain.teacher import Teacher, load_teacher
+from imlkd_brain.precision import set_tf32
+from imlkd_brain.teacher import Teacher, load_speaker_model, load_teacher
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.lobes.models.Xvector import Xvector
+from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.metric_stats import EER as speechbrain_eer
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.train_logger import TensorboardLogger
@@ -532,6 +537,122 @@ def test_bf16_keeps_distillation_in_float32(make, monkeypatch):
     assert all(v.dtype == torch.float32 for _, _, r in taught for v in r)
     assert outputs == [torch.bfloat16] * 2 * N_UPDATES
     assert all(p.isfinite().all() for p in brain.modules.parameters())
+
+
+def test_the_teacher_and_the_classifier_stay_in_float32_whatever_the_key(
+    make, monkeypatch
+):
+    """Where ``allow_tf32: True`` lets the student's network use TF32."""
+    brain = make("iml_kd_plus", measure_interval=1)
+    seen = {"student": set(), "exact": set()}
+
+    def note(where):
+        def hook(*_):
+            seen[where].add(torch.backends.cuda.matmul.allow_tf32)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(where))
+        for where, module in (
+            ("student", brain.modules.embedding_model),
+            ("exact", brain.modules.classifier),
+            ("exact", brain.hparams.teacher.embedding_model),
+        )
+    ]
+    set_tf32(True)
+    try:
+        fit(brain)
+    finally:
+        set_tf32(False)
+        for handle in handles:
+            handle.remove()
+    assert seen == {"student": {True}, "exact": {False}}
+
+
+def test_segments_are_cut_by_the_hop_of_the_features(make, monkeypatch):
+    """0.3 s at a hop of 20 ms are 15 frames."""
+    hop = {"compute_features": {"hop_length": 20}, "durations": [0.3]}
+    brain = make("iml_kd", **hop)
+    assert brain.hparams.integrated_inputs.frame_rate == 50
+    cut = spy(monkeypatch, IntegratedInputs, "segments")
+    fit(brain)
+    assert {result.shape[1] for _, _, result in cut} == {15}
+
+
+def test_a_chunk_shorter_than_a_duration_is_refused(make):
+    with pytest.raises(UserError, match=r"durations: 0.6 s .* 0.5 s"):
+        make("iml_kd", durations=[0.3, 0.6])
+    make("scratch", durations=[0.3, 0.6])
+
+
+def test_global_normalisation_is_kept_and_exported(make, corpus, tmp_path):
+    brain = fit(make("scratch", mean_var_norm={"norm_type": "global"}))
+    norm = brain.modules.mean_var_norm
+    assert norm.count > 0
+    # A checkpoint has the statistics: whoever goes on from it has the same.
+    again = make(
+        "scratch",
+        mean_var_norm={"norm_type": "global"},
+        output_folder=brain.hparams.output_folder,
+    )
+    again.on_fit_start()
+    assert again.modules.mean_var_norm.count == norm.count
+    assert torch.equal(again.modules.mean_var_norm.glob_mean, norm.glob_mean)
+
+    resolved = tmp_path / "hyperparams.yaml"
+    overrides = {
+        "data_folder": "none",
+        "mean_var_norm": {"norm_type": "global"},
+        **small_model(),
+    }
+    with open(HPARAMS / "iml_kd.yaml", encoding="utf-8") as stream:
+        resolved.write_text(resolve_references(stream, overrides).getvalue())
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(TRAIN_SPEAKERS)
+
+    def export(**more):
+        return export_inference_folder(
+            tmp_path / "inference",
+            resolved,
+            brain.modules.embedding_model,
+            brain.modules.classifier,
+            encoder,
+            **more,
+        )
+
+    with pytest.raises(UserError, match="norm_type global"):
+        export()
+    unused = InputNormalization(norm_type="global")
+    with pytest.raises(UserError, match="has seen no features"):
+        export(mean_var_norm=unused)
+    folder = export(mean_var_norm=norm)
+
+    wavs = torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))
+    brain.modules.eval()
+    with torch.no_grad():
+        # By the definition: less the mean of all frames that were seen.
+        feats = brain.modules.compute_features(wavs) - norm.glob_mean
+        expected = brain.modules.embedding_model(feats).squeeze(1)
+    model = load_speaker_model(folder)
+    assert torch.equal(model.embed(wavs), expected)
+    inference = SpeakerRecognition.from_hparams(
+        source=str(folder), savedir=str(folder), run_opts={"device": "cpu"}
+    )
+    assert torch.equal(inference.encode_batch(wavs).squeeze(1), expected)
+    # The statistics go where the weights go, and are part of the key.
+    assert model.to("meta").mean_var_norm.glob_mean.is_meta
+    state = torch.load(folder / "mean_var_norm.ckpt")
+    state["glob_mean"] += 1
+    torch.save(state, folder / "mean_var_norm.ckpt")
+    assert load_speaker_model(folder).key != model.key
+    state["glob_mean"][0] = torch.nan
+    torch.save(state, folder / "mean_var_norm.ckpt")
+    with pytest.raises(UserError, match="mean_var_norm.ckpt.*NaN"):
+        load_speaker_model(folder)
+    (folder / "mean_var_norm.ckpt").unlink()
+    with pytest.raises(UserError, match="mean_var_norm.ckpt: missing"):
+        load_speaker_model(folder)
 
 
 @pytest.mark.parametrize("patience", [0, 3])

@@ -573,6 +573,24 @@ class TestTheObjectOfTheYaml:
             torch.testing.assert_close(actual, expected, **EXACT)
             torch.testing.assert_close(gap, expected_gap, **EXACT)
 
+    def test_the_scale_of_the_yaml_is_that_of_the_posterior(self):
+        network, feats = small_network(), random_tensor(3, 6, 4)
+        target = torch.tensor([0, 4, 2])
+        options = {**OPTIONS, "target": "log_posterior", "mode": "attribution"}
+        _, gap = IntegratedInputs(**{**options, "scale": 7.0})(
+            network, feats, target
+        )
+        _, expected = integrated_gradients(
+            lambda x: (7 * network(x)).log_softmax(1),
+            feats,
+            target,
+            rule=OPTIONS["rule"],
+            n_steps=OPTIONS["n_steps"],
+        )
+        torch.testing.assert_close(gap, expected, **EXACT)
+        with pytest.raises(UserError, match="scale is 0"):
+            IntegratedInputs(**{**OPTIONS, "scale": 0})
+
     def test_identity_asks_the_teacher_nothing(self):
         integrated = IntegratedInputs(**{**OPTIONS, "mode": "identity"})
         feats = random_tensor(2, 6, 4)

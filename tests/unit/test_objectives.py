@@ -561,8 +561,12 @@ class TestObjective:
             build().check(batch_size=1, durations=[1.0])
         with pytest.raises(UserError, match="durations is empty"):
             build().check(batch_size=2, durations=[])
-        # Neither matters to a method that uses neither.
+        build().check(batch_size=2, durations=[1.0, 2.0], chunk=2.0)
+        with pytest.raises(UserError, match=r"2.5 s is longer.*: 2 s"):
+            build().check(batch_size=2, durations=[1.0, 2.5], chunk=2.0)
+        # None of it matters to a method that uses none of it.
         build(method="vanilla_kd").check(batch_size=1, durations=[])
+        build(method="vanilla_kd").check(1, [5.0], chunk=2.0)
         with pytest.raises(UserError, match="no branch 'both'"):
             build().branch_terms("both", None, None)
 

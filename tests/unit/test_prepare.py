@@ -241,7 +241,7 @@ def test_quiet_chunks_are_left_out_unless_told_not_to(tmp_path):
 
 
 def test_lengths_come_from_headers(corpus, tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, rate):
         raise AssertionError(f"decoded {path}")
 
     monkeypatch.setattr(voxceleb_prepare, "_samples", refuse)
@@ -284,9 +284,9 @@ def decoded(monkeypatch):
     for function in ("_frames", "_samples"):
         whole = getattr(voxceleb_prepare, function)
 
-        def watched(path, whole=whole):
+        def watched(path, rate, whole=whole):
             names.append("/".join(path.split("/")[-3:]))
-            return whole(path)
+            return whole(path, rate)
 
         monkeypatch.setattr(voxceleb_prepare, function, watched)
     return names
@@ -362,10 +362,10 @@ def test_what_an_interrupted_preparation_has_read_is_kept(
     arguments = (str(corpus), str(tmp_path), None, ["train"], [100, 0])
     samples = voxceleb_prepare._samples
 
-    def interrupt(path):
+    def interrupt(path, rate):
         if path.endswith("d/x/1.wav"):
             raise KeyboardInterrupt
-        return samples(path)
+        return samples(path, rate)
 
     monkeypatch.setattr(voxceleb_prepare, "_samples", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -414,6 +414,22 @@ def test_a_training_that_has_begun_keeps_its_utterances(corpus, tmp_path):
     with pytest.raises(UserError, match="would come"):
         prepare(moved, begun=True)
     assert prepare(moved, begun=False) != kept
+
+
+def test_another_sampling_rate_is_counted_or_refused(tmp_path):
+    """Though the files were read before, at their own rate."""
+    write_wav(tmp_path / "wav" / "a" / "x" / "1.wav", 7, rate=8000)
+    write_wav(tmp_path / "wav" / "b" / "x" / "1.wav", 1, rate=8000)
+    arguments = (str(tmp_path), str(tmp_path), None, ["train"], [100, 0])
+    prepare_voxceleb(*arguments, sample_rate=8000)
+    places = [
+        (row["duration"], row["start"], row["stop"])
+        for row in rows_of(tmp_path / "train.csv")
+    ]
+    # Two chunks of 3 s; what has 1 s is less than half of one.
+    assert places == [("7.0", "0", "24000"), ("7.0", "24000", "48000")]
+    with pytest.raises(UserError, match="mono files at 16000 Hz .*8000 Hz"):
+        prepare_voxceleb(*arguments)
 
 
 def test_new_speakers_do_not_undo_the_test_split(corpus, tmp_path):

@@ -44,6 +44,7 @@ from imlkd_brain.explanation import (
     seconds_of,
     seeded,
 )
+from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import load_speaker_model
 from imlkd_brain.verification import read_trials
 from speechbrain.utils.distributed import infer_device
@@ -443,6 +444,7 @@ def check_options(hparams):
 def main(argv):
     """Maps, curves, sanity checks, comparison, figures."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    set_tf32(hparams["allow_tf32"])
     # A method set to null is left out, as a model is.
     hparams["methods"] = {
         method: options
@@ -532,6 +534,7 @@ def explain(tasks, models, hparams, run_opts, device):
             "confidence": hparams["confidence"],
             "n_sanity": hparams["n_sanity"],
             "batch_frames": hparams["batch_frames"],
+            "allow_tf32": hparams["allow_tf32"],
         },
         "utterances": {
             task.name: [utterance.key for utterance in task.utterances]
@@ -646,6 +649,7 @@ def identity(task, model, duration, hparams):
         task.trials,
         list(hparams["methods"].items()),
         hparams["seed"],
+        hparams["allow_tf32"],
     ]
 
 

@@ -41,7 +41,14 @@ from imlkd_brain.dataio import (
 )
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.export import export_inference_folder
-from imlkd_brain.teacher import embed_dataset, find_inference_folder
+from imlkd_brain.features import (
+    check_features,
+    check_same_features,
+    frame_rate,
+    has_statistics,
+)
+from imlkd_brain.precision import set_tf32
+from imlkd_brain.teacher import embed_dataset, load_speaker_model
 from imlkd_brain.teacher_cache import TeacherCache
 from speechbrain.utils.distributed import (
     is_distributed_initialized,
@@ -105,9 +112,20 @@ def check_before_training(hparams):
             "null, the whole utterance, which enrols; give [null, 2.0, 1.0], "
             "for example."
         )
+    check_features(
+        hparams["compute_features"],
+        hparams["mean_var_norm"],
+        hparams["sample_rate"],
+    )
     if "objective" in hparams:
+        # A duration in seconds becomes one in frames of these features.
+        hparams["integrated_inputs"].frame_rate = frame_rate(
+            hparams["compute_features"], hparams["sample_rate"]
+        )
         hparams["objective"].check(
-            hparams["batch_size"], hparams["integrated_inputs"].durations
+            hparams["batch_size"],
+            hparams["integrated_inputs"].durations,
+            hparams["sentence_len"],
         )
         hparams["batchnorm"] = batchnorm_of(
             hparams["batchnorm"], hparams["method"]
@@ -154,6 +172,10 @@ def add_speaker_modules(hparams, n_speakers, n_updates):
     hparams["classifier"] = hparams["classifier"](out_neurons=n_speakers)
     hparams["modules"]["classifier"] = hparams["classifier"]
     hparams["checkpointer"].add_recoverable("classifier", hparams["classifier"])
+    if has_statistics(hparams["mean_var_norm"]):
+        hparams["checkpointer"].add_recoverable(
+            "mean_var_norm", hparams["mean_var_norm"]
+        )
     hparams["lr_annealing"] = hparams["lr_annealing"](
         step_size=hparams["lr_step_epochs"] * n_updates
     )
@@ -192,9 +214,16 @@ def add_teacher(hparams, label_encoder, train_data):
 def main(argv):
     """Prepares the data, trains, and exports the model."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    set_tf32(hparams["allow_tf32"])
+    check_before_training(hparams)
     if "objective" in hparams and hparams["objective"].needs_teacher:
         # Said now, not after the data preparation
-        find_inference_folder(hparams["teacher_folder"])
+        check_same_features(
+            load_speaker_model(hparams["teacher_folder"]),
+            hparams["compute_features"],
+            hparams["mean_var_norm"],
+            hparams["sample_rate"],
+        )
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
@@ -224,6 +253,7 @@ def main(argv):
                 "random_segment": hparams["random_segment"],
                 "dev_pairs_file": hparams["valid_trials"],
                 "begun": bool(hparams["checkpointer"].list_checkpoints()),
+                "sample_rate": hparams["sample_rate"],
             },
         )
     if not hparams["augmentation"]:
@@ -240,7 +270,6 @@ def main(argv):
         hparams["chunks"],
     ) = dataio_prep(hparams)
 
-    check_before_training(hparams)
     add_speaker_modules(
         hparams,
         len(label_encoder),
@@ -286,6 +315,7 @@ def main(argv):
             "classifier": brain.modules["classifier"],
             "label_encoder": label_encoder,
             "sample_rate": hparams["sample_rate"],
+            "mean_var_norm": brain.modules["mean_var_norm"],
         },
     )
     logger.info(

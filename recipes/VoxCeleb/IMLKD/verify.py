@@ -32,6 +32,7 @@ import speechbrain as sb
 from imlkd_brain import metrics, plots, reports, verification
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import load_speaker_model
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
@@ -166,6 +167,9 @@ def make_embedder(hparams):
 
     def embed(model, paths, seconds):
         crop = verification.crop_name(seconds, hparams["seed"])
+        if hparams["allow_tf32"]:
+            # Kept apart: the store may be shared with runs in full float32.
+            crop += "-tf32"
         if (model.key, crop) not in stores:
             stores[model.key, crop] = verification.EmbeddingStore(
                 hparams["embedding_store"], model.key, crop
@@ -255,6 +259,7 @@ def draw_plots(output_folder, lists, scores, rows):
 def main(argv):
     "Checks everything, embeds and scores, then measures and reports."
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    set_tf32(hparams["allow_tf32"])
     device = run_opts.device or infer_device()
     durations = read_durations(hparams["durations"])
     if hparams["plots"]:
@@ -340,6 +345,7 @@ def main(argv):
                     "score_norm",
                     "mean_subtraction",
                     "max_padding_seconds",
+                    "allow_tf32",
                 )
             },
             "models": {
