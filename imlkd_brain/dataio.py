@@ -216,6 +216,10 @@ class RandomChunks:
     that all methods see the same chunks at a seed and an interrupted run goes
     on with those it would have had, whatever else draws random numbers.
 
+    The epoch lies in memory that processes share, so that the workers of a
+    data loader see it move on, also workers that live longer than an epoch
+    (``persistent_workers``).
+
     Arguments
     ---------
     seed : int
@@ -230,7 +234,16 @@ class RandomChunks:
 
     def __init__(self, seed):
         self.seed = seed
-        self.epoch = 0
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self):
+        """The epoch that chunks are drawn for, in all processes."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch):
+        self._epoch.fill_(epoch)
 
     def __call__(self, utterance, n_samples, n_chunk):
         """Return the first sample of a chunk of ``n_chunk`` samples."""
@@ -345,32 +358,93 @@ def train_dataset(
         rows = {key: {**row, "speed": 1.0} for key, row in rows.items()}
     dataset = sb.dataio.dataset.DynamicItemDataset(rows)
     chunks = RandomChunks(seed)
-    n_chunk = seconds_to_samples(seconds, sample_rate)
-    # x times faster: read at a rate of x * sample_rate, hear at sample_rate.
-    resample = {
-        speed: torchaudio.transforms.Resample(
-            int(round(speed * sample_rate)), sample_rate
-        )
-        for speed in speeds
-        if speed != 1.0
-    }
-
-    @sb.utils.data_pipeline.takes("id", "wav", "start", "duration", "speed")
-    @sb.utils.data_pipeline.provides("sig")
-    def audio_pipeline(id_, wav, start, duration, speed):
-        n_read = int(round(n_chunk * speed))
-        # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
-        # `duration` is the file's, whatever rows it was cut into.
-        n_file = seconds_to_samples(duration, sample_rate)
-        start = chunks(id_, n_file, n_read)
-        signal = read_audio(wav, start, n_read, sample_rate)
-        if speed != 1.0:
-            signal = resample[speed](signal)
-        return repeat_to(signal, n_chunk)
-
-    dataset.add_dynamic_item(audio_pipeline)
+    dataset.add_dynamic_item(
+        ChunkReader(chunks, seconds, sample_rate, speeds),
+        takes=["id", "wav", "duration", "speed"],
+        provides="sig",
+    )
     dataset.set_output_keys(["id", "sig", "spk_id"])
     return dataset, chunks
+
+
+# The functions of a pipeline are objects of classes at the top of the module:
+# workers that are started by spawn or forkserver get the dataset as a pickle.
+
+
+class ChunkReader:
+    """Reads an utterance's chunk of the epoch at the row's speed.
+
+    Arguments
+    ---------
+    chunks : RandomChunks
+        Where chunks start.
+    seconds : float
+        Chunk length.
+    sample_rate : int
+        In Hz.
+    speeds : sequence of float
+        The speeds that rows may have.
+    """
+
+    def __init__(self, chunks, seconds, sample_rate, speeds):
+        self.chunks = chunks
+        self.n_chunk = seconds_to_samples(seconds, sample_rate)
+        self.sample_rate = sample_rate
+        # x times faster: read at a rate of x * sample_rate, hear at
+        # sample_rate.
+        self.resample = {
+            speed: torchaudio.transforms.Resample(
+                int(round(speed * sample_rate)), sample_rate
+            )
+            for speed in speeds
+            if speed != 1.0
+        }
+
+    def __call__(self, id_, wav, duration, speed):
+        """Return the chunk (samples,) of one row."""
+        n_read = int(round(self.n_chunk * speed))
+        # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
+        # `duration` is the file's, whatever rows it was cut into.
+        n_file = seconds_to_samples(duration, self.sample_rate)
+        start = self.chunks(id_, n_file, n_read)
+        signal = read_audio(wav, start, n_read, self.sample_rate)
+        if speed != 1.0:
+            signal = self.resample[speed](signal)
+        return repeat_to(signal, self.n_chunk)
+
+
+class SegmentReader:
+    """Reads the segment that a row names.
+
+    Arguments
+    ---------
+    sample_rate : int
+        The rate the files must have, in Hz.
+    """
+
+    def __init__(self, sample_rate):
+        self.sample_rate = sample_rate
+
+    def __call__(self, wav, start, stop):
+        """Return samples ``start`` to ``stop`` (samples,) of a file."""
+        return read_audio(wav, start, stop - start, self.sample_rate)
+
+
+class SpeakerIndex:
+    """Gives a speaker's index in a label encoder.
+
+    Arguments
+    ---------
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    """
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def __call__(self, speaker):
+        """Return the index of a speaker's name, int64, (1,)."""
+        return self.encoder.encode_sequence_torch([speaker])
 
 
 def valid_dataset(annotation, data_folder, sample_rate):
@@ -397,13 +471,12 @@ def valid_dataset(annotation, data_folder, sample_rate):
         {key: rows[key] for key in order}
     )
 
-    @sb.utils.data_pipeline.takes("wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("sig", "utterance")
-    def audio_pipeline(wav, start, stop):
-        yield read_audio(wav, start, stop - start, sample_rate)
-        yield utterance_key(wav)
-
-    dataset.add_dynamic_item(audio_pipeline)
+    dataset.add_dynamic_item(
+        SegmentReader(sample_rate),
+        takes=["wav", "start", "stop"],
+        provides="sig",
+    )
+    dataset.add_dynamic_item(utterance_key, takes="wav", provides="utterance")
     dataset.set_output_keys(["id", "sig", "spk_id", "utterance"])
     return dataset
 

@@ -274,7 +274,10 @@ def test_debug_runs_a_few_batches(teacher, tiny_minivox, output):
 def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
     teacher, tiny_minivox, output
 ):
-    """Without dev trials, in workers, and with speakers the teacher lacks."""
+    """Without dev trials, in workers, and with speakers the teacher lacks.
+
+    The workers are started as on macOS and Windows, and persist.
+    """
     folder = output / "voxceleb"
     options = small(
         "hparams/iml_kd.yaml",
@@ -288,6 +291,8 @@ def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
         augmentation=False,
         speed_perturb="[0.9, 1.0, 1.1]",
         num_workers=1,
+        train_dataloader_options="{multiprocessing_context: spawn, "
+        "persistent_workers: True}",
         n_steps=1,
         measure_interval=1,
     )

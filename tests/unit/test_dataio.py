@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from imlkd_brain import dataio
 from imlkd_brain.dataio import (
     RandomChunks,
+    SpeakerIndex,
     batches_per_epoch,
     check_known_speakers,
     encode_speakers,
@@ -99,6 +101,57 @@ def test_epochs_move_the_chunks_also_in_workers(corpus, n_workers):
     dataset_again, chunks_again = train(str(corpus / "train.csv"))
     chunks_again.epoch = 2
     assert torch.equal(dataset_again[3]["sig"], second[3])
+
+
+@pytest.mark.parametrize(
+    ("start_method", "persistent"),
+    # One more process of another start method takes seconds.
+    [("fork", False), ("fork", True), ("spawn", True), ("forkserver", True)],
+)
+def test_workers_of_any_start_method_and_life_give_the_same_batches(
+    corpus, tmp_path, start_method, persistent
+):
+    """Also in the next epoch, which workers that persist are told."""
+
+    def data():
+        dataset, chunks = train(str(corpus / "train.csv"), speeds=[0.9, 1.0])
+        encoder = encode_speakers(dataset, str(tmp_path / "l.txt"))
+        dataset.add_dynamic_item(
+            SpeakerIndex(encoder), takes="spk_id", provides="spk_id_encoded"
+        )
+        dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
+        return dataset, chunks
+
+    def epochs(dataset, chunks, **options):
+        loader = make_dataloader(dataset, batch_size=8, **options)
+        for chunks.epoch in (1, 2):
+            for batch in loader:
+                yield batch.id, batch.sig.data, batch.spk_id_encoded.data
+
+    expected = list(epochs(*data()))
+    assert len(expected) == 4
+    assert not torch.equal(expected[0][1], expected[2][1])
+    found = epochs(
+        *data(),
+        num_workers=1,
+        persistent_workers=persistent,
+        multiprocessing_context=start_method,
+    )
+    for one, other in zip(expected, found, strict=True):
+        assert one[0] == other[0]
+        assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+
+
+def test_datasets_survive_a_pickle(corpus):
+    """As spawn and forkserver hand them to each worker of each epoch."""
+    dataset, chunks = train(str(corpus / "train.csv"), speeds=[0.9, 1.0])
+    chunks.epoch = 3
+    valid = valid_dataset(str(corpus / "dev.csv"), "", RATE)
+    for original in (dataset, valid):
+        copy = pickle.loads(pickle.dumps(original))
+        for one, other in zip(original, copy, strict=True):
+            assert one.keys() == other.keys() and one["id"] == other["id"]
+            assert torch.equal(one["sig"], other["sig"])
 
 
 def test_training_items_are_cuts_of_their_files(corpus):

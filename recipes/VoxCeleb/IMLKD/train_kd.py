@@ -30,6 +30,7 @@ from voxceleb_prepare import prepare_voxceleb
 import speechbrain as sb
 from imlkd_brain.brain import IMLKDBrain, batchnorm_of
 from imlkd_brain.dataio import (
+    SpeakerIndex,
     batches_per_epoch,
     check_known_speakers,
     encode_speakers,
@@ -81,19 +82,19 @@ def dataio_prep(hparams):
         hparams.get("out_n_neurons"),
     )
 
-    @sb.utils.data_pipeline.takes("spk_id")
-    @sb.utils.data_pipeline.provides("spk_id_encoded")
-    def label_pipeline(spk_id):
-        return label_encoder.encode_sequence_torch([spk_id])
-
-    train_data.add_dynamic_item(label_pipeline)
+    label_pipeline = {
+        "func": SpeakerIndex(label_encoder),
+        "takes": "spk_id",
+        "provides": "spk_id_encoded",
+    }
+    train_data.add_dynamic_item(**label_pipeline)
     train_data.set_output_keys(["id", "sig", "spk_id_encoded"])
     valid_keys = ["id", "sig", "utterance"]
     if dev_trials is None:
         check_known_speakers(
             valid_data, label_encoder, hparams["valid_annotation"]
         )
-        valid_data.add_dynamic_item(label_pipeline)
+        valid_data.add_dynamic_item(**label_pipeline)
         valid_keys.append("spk_id_encoded")
     valid_data.set_output_keys(valid_keys)
     return train_data, valid_data, label_encoder, dev_trials, chunks
