@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import csv
+import itertools
 import os
 import random
 import time
@@ -11,6 +12,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 
 import torch
+import yaml
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
@@ -24,6 +26,11 @@ from imlkd_brain.objectives import BRANCHES, gradient_shares
 from imlkd_brain.precision import full_float32
 from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from speechbrain.utils.data_utils import batch_pad_right
 from speechbrain.utils.distributed import is_distributed_initialized
 from speechbrain.utils.logger import get_logger
@@ -33,8 +40,10 @@ logger = get_logger(__name__)
 
 BATCHNORM_POLICIES = ("shared", "raw_only", "running")
 STATS_FILE = "train_stats.csv"
+N_NAMED = 3  # utterances that a sentence names
 
 
+@register_checkpoint_hooks
 class IMLKDBrain(sb.Brain):
     """Trains a speaker embedding model, with or without a teacher.
 
@@ -51,6 +60,9 @@ class IMLKDBrain(sb.Brain):
     only the first two lines happen. The teacher is ``hparams.teacher``: it is
     not among the modules, so neither optimiser, checkpoint nor DDP sees it.
     """
+
+    # Of the epoch that a checkpoint was written in, until that epoch goes on.
+    recovered = None
 
     def compute_forward(self, batch, stage):
         """Features to embeddings and cosines, for each branch in use."""
@@ -94,6 +106,7 @@ class IMLKDBrain(sb.Brain):
         self._track("loss_ce", loss)
         self._track("accuracy", correct.float().mean())
         if not self.distils:
+            self._track("loss", loss)
             return loss
         objective = self.hparams.objective
         terms = {}
@@ -116,7 +129,9 @@ class IMLKDBrain(sb.Brain):
             self._track(f"{name} weighted", weighted[name])
         if self._measuring():
             self._track_gradient_shares({"loss_ce": loss, **weighted})
-        return loss + distillation
+        loss = loss + distillation
+        self._track("loss", loss)
+        return loss
 
     @property
     def distils(self):
@@ -253,11 +268,23 @@ class IMLKDBrain(sb.Brain):
         with full_float32():
             cosines = self.modules.classifier(first).squeeze(1)
         for seconds, values in embeddings.items():
-            for utterance, value in zip(
-                batch.utterance, values.squeeze(1), strict=True
-            ):
-                self.embeddings[seconds][utterance] = value.float().cpu()
+            values = values.squeeze(1).float().cpu()
+            self._check_valid(batch.utterance, values.isfinite().all(1))
+            self.embeddings[seconds].update(
+                zip(batch.utterance, values, strict=True)
+            )
         return cosines
+
+    def _check_valid(self, utterances, finite):
+        """Stops where the validation of an utterance is not finite."""
+        if not finite.all():
+            name = utterances[int(torch.nonzero(~finite)[0])]
+            raise UserError(
+                f"{name}: the model's answer to this validation utterance is "
+                "NaN or infinite, so no dev figure can be trusted; lower lr "
+                "or eta, or evaluate in fp32 (`--eval_precision fp32`), and "
+                "run again: it goes on from the last checkpoint."
+            )
 
     def _crop(self, batch, seconds):
         """Fixed crops: where they start depends on the utterance alone."""
@@ -282,6 +309,7 @@ class IMLKDBrain(sb.Brain):
         target = batch.spk_id_encoded.data.squeeze(1)
         wrong = cosines.argmax(-1) != target
         self._track("error_rate", wrong.float().mean(), len(target))
+        self._check_valid(batch.utterance, cosines.isfinite().all(1))
         return self.modules.compute_cost(
             cosines.float().unsqueeze(1), target.unsqueeze(1)
         )
@@ -359,8 +387,14 @@ class IMLKDBrain(sb.Brain):
             group["lr"] = schedule.clr(schedule.clr_iterations)
 
     def on_fit_batch_start(self, batch, should_step):
-        """Brings the processes together before their next batch."""
+        """Shares BatchNorm; keeps what a batch of NaN must not change."""
         self._share_statistics()
+        self.batch_ids = batch.id
+        self.before_batch = (
+            [buffer.clone() for buffer in self.modules.buffers()],
+            dict(self.sums),
+            dict(self.counts),
+        )
 
     def on_stage_start(self, stage, epoch=None):
         """Resets the running means; moves the training chunks on."""
@@ -368,13 +402,18 @@ class IMLKDBrain(sb.Brain):
         self.counts = defaultdict(int)
         self.embeddings = defaultdict(dict)
         self.stage_began = time.monotonic()
+        self.not_finite = None
         if stage == sb.Stage.TRAIN:
+            self._go_on_with_epoch()
             self.hparams.chunks.epoch = epoch
             if self.distils:
                 self.hparams.teacher.to(self.device)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Steps the learning rate with the optimiser, not with the batch."""
+        if not self.batch_isfinite:
+            # Not before: the backward pass still reads the buffers.
+            self._take_back_batch()
         if should_step:
             self.hparams.lr_annealing.on_batch_end(self.optimizer)
 
@@ -384,30 +423,113 @@ class IMLKDBrain(sb.Brain):
         return between and super()._should_save_intra_epoch_ckpt(*args)
 
     def check_loss_isfinite(self, loss):
-        """Stops with a sentence when the loss stays not finite."""
+        """Names the batch of the first NaN; stops when NaN goes on."""
+        self.batch_isfinite = self._batch_isfinite(loss)
+        if not self.batch_isfinite:
+            logger.warning(
+                f"Update {self.optimizer_step}: NaN or infinity in the batch "
+                f"of {', '.join(self.batch_ids)}. BatchNorm's statistics and "
+                "train_stats.csv leave it out."
+            )
+            if self.not_finite is None:
+                self.not_finite = self.optimizer_step, self.batch_ids
         try:
             super().check_loss_isfinite(loss)
         except ValueError as error:
-            raise UserError(self._diverged()) from error
+            raise UserError(self._diverged("the loss")) from error
 
-    def _diverged(self):
+    def _batch_isfinite(self, loss):
+        """Whether the loss and what the batch left in buffers are finite."""
+        values = [loss.detach(), *self.modules.buffers()]
+        # One test of all: each would wait for the GPU.
+        joined = torch.cat([value.float().flatten() for value in values])
+        return bool(joined.isfinite().all())
+
+    def _take_back_batch(self):
+        """Restores the running statistics and means from before the batch.
+
+        A batch that the optimiser skips, in fp16 or by
+        ``--skip_nonfinite_grads``, would otherwise live on in BatchNorm.
+        """
+        buffers, sums, counts = self.before_batch
+        with torch.no_grad():
+            for buffer, value in zip(
+                self.modules.buffers(), buffers, strict=True
+            ):
+                buffer.copy_(value)
+        self.sums = defaultdict(float, sums)
+        self.counts = defaultdict(int, counts)
+
+    def _diverged(self, what):
         """What to say when the training has diverged."""
+        where = ""
+        if self.not_finite is not None:
+            update, names = self.not_finite
+            more = len(names) - N_NAMED
+            where = (
+                f" (first at update {update}, in the batch of "
+                f"{', '.join(names[:N_NAMED])}"
+                + (f" and {more} more that the log names)" if more > 0 else ")")
+            )
         return (
-            f"the loss is not finite at update {self.optimizer_step}; lower "
-            "lr or eta, or look for broken audio, and run again: it goes on "
-            "from the last checkpoint."
+            f"{what} is not finite at update {self.optimizer_step}{where}; "
+            "lower lr or eta and run again: it goes on from the last "
+            "checkpoint."
         )
+
+    def _check_modules(self):
+        """Stops where a module holds NaN: a run would go on from it."""
+        for name, value in itertools.chain(
+            self.modules.named_parameters(), self.modules.named_buffers()
+        ):
+            if not value.isfinite().all():
+                raise UserError(self._diverged(name))
+
+    def _save_intra_epoch_ckpt(self):
+        """Saves within an epoch what is finite."""
+        self._check_modules()
+        super()._save_intra_epoch_ckpt()
+
+    @mark_as_saver
+    def _save(self, path):
+        """Saves the place in the epoch and the sums of the epoch so far."""
+        super()._save(path)
+        epoch = {
+            "sums": {key: float(value) for key, value in self.sums.items()},
+            "counts": dict(self.counts),
+            "seconds": time.monotonic() - self.stage_began,
+        }
+        with open(path, "a", encoding="utf-8") as stream:
+            yaml.safe_dump({"epoch": epoch}, stream)
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        """Recovers the place in the epoch and the sums of the epoch so far."""
+        super()._recover(path, end_of_epoch)
+        with open(path, encoding="utf-8") as stream:
+            # A checkpoint of an earlier version has none.
+            epoch = yaml.safe_load(stream).get("epoch")
+        self.recovered = None if end_of_epoch else epoch
+
+    def _go_on_with_epoch(self):
+        """Goes on with the sums of an epoch that was interrupted."""
+        if self.recovered is not None:
+            self.sums.update(self.recovered["sums"])
+            self.counts.update(self.recovered["counts"])
+            self.stage_began -= self.recovered["seconds"]
+            self.recovered = None
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs every term; keeps the checkpoint with the best dev figure."""
+        # In float64, which the sums of a checkpoint are read back in.
         stats = {
-            key: float(self.sums[key] / self.counts[key]) for key in self.sums
+            key: float(self.sums[key]) / self.counts[key] for key in self.sums
         }
         if stage == sb.Stage.TRAIN:
-            # Patience can outlast the epoch; a checkpoint of NaN would be
-            # what the next run goes on from.
-            if not all(p.isfinite().all() for p in self.modules.parameters()):
-                raise UserError(self._diverged())
+            # Patience can outlast the epoch.
+            self._check_modules()
+            if self.not_finite is not None and not self.counts["loss"]:
+                raise UserError(self._diverged("the loss of every batch"))
             self.train_stats = {
                 "loss": stage_loss,
                 **stats,
@@ -474,7 +596,8 @@ class IMLKDBrain(sb.Brain):
     def _track(self, name, value, weight=1):
         """Adds to a running mean of the stage, on the value's own device."""
         # No float() here: it would wait for the GPU at every term.
-        self.sums[name] += value.detach() * weight
+        # Nor in place: a batch that is not finite is taken back.
+        self.sums[name] = self.sums[name] + value.detach() * weight
         self.counts[name] += weight
 
     def _track_gradient_shares(self, weighted):
@@ -485,8 +608,9 @@ class IMLKDBrain(sb.Brain):
             if p.requires_grad
         ]
         for name, share in gradient_shares(weighted, parameters).items():
-            self.sums[f"{name} gradient_share"] += share
-            self.counts[f"{name} gradient_share"] += 1
+            name = f"{name} gradient_share"
+            self.sums[name] = self.sums[name] + share
+            self.counts[name] += 1
 
 
 def batchnorm_of(policies, method):

@@ -20,7 +20,11 @@ from ruamel.yaml.error import YAMLError
 import speechbrain as sb
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import seconds_to_samples
-from imlkd_brain.verification import read_trials, utterance_key
+from imlkd_brain.verification import (
+    check_samples,
+    read_trials,
+    utterance_key,
+)
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.distributed import run_on_main
 
@@ -275,8 +279,8 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
     Raises
     ------
     UserError
-        If the file is missing, unreadable, empty, not mono, or of another
-        sampling rate.
+        If the file is missing, unreadable, empty, not mono, of another
+        sampling rate, or holds NaN or infinity.
     """
     try:
         signal, rate = soundfile.read(
@@ -299,6 +303,7 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
             f"{wav}: no samples from {start} on; the CSV does not fit the "
             "file, prepare the data again."
         )
+    check_samples(signal, wav, start)
     return torch.from_numpy(signal)
 
 

@@ -19,6 +19,7 @@ import torchaudio
 from imlkd_brain import saliency
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import seconds_to_samples
+from imlkd_brain.verification import check_samples
 
 TEACHER = "teacher"
 SHUFFLED = "shuffled"  # the control of the comparison of models
@@ -73,6 +74,7 @@ def read_waveform(path, sample_rate):
         raise UserError(
             f"{path}: no readable audio file; restore or remove it."
         ) from error
+    check_samples(samples, path)
     signal = torch.from_numpy(samples).mean(1)
     if rate != sample_rate:
         signal = torchaudio.functional.resample(signal, rate, sample_rate)

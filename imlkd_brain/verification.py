@@ -788,6 +788,41 @@ def _check_audio(path, sample_rate):
     return info.frames
 
 
+def check_samples(samples, path, start=0):
+    """Refuse audio with NaN or infinite samples, which a float file can hold.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        What was read, (samples,) or (samples, channels).
+    path : str
+        The file, for the message.
+    start : int
+        Where in the file it was read from, in samples.
+
+    Raises
+    ------
+    UserError
+        Naming the file and its first bad sample.
+
+    Example
+    -------
+    >>> check_samples(np.array([0.5, np.nan]), "a.wav", start=100)
+    Traceback (most recent call last):
+    ...
+    imlkd_brain.errors.UserError: a.wav: sample 101 is NaN or infinite; \
+restore the file, or take it out of the list or CSV that names it.
+    """
+    finite = np.isfinite(samples)
+    if finite.all():
+        return
+    bad = ~finite.reshape(len(samples), -1).all(1)
+    raise UserError(
+        f"{path}: sample {start + int(np.argmax(bad))} is NaN or infinite; "
+        "restore the file, or take it out of the list or CSV that names it."
+    )
+
+
 def _read_batch(segments):
     """Read segments of (entry, path, start, length) into (batch, samples)."""
     wavs = torch.zeros(len(segments), segments[0][3])
@@ -806,6 +841,7 @@ def _read_batch(segments):
                 f"more than the {start + len(signal)} samples it has; restore "
                 "the file."
             )
+        check_samples(signal, path, start)
         wavs[row, :length] = torch.from_numpy(signal)
     return segments, wavs
 

@@ -822,7 +822,10 @@ def _samples(path, sample_rate):
     """The samples of a file, float32."""
     with soundfile.SoundFile(path) as file:
         _check_format(file, sample_rate)
-        return file.read(dtype="float32")
+        samples = file.read(dtype="float32")
+    if not np.isfinite(samples).all():
+        raise ValueError("NaN or infinite samples")
+    return samples
 
 
 def _check_format(file, sample_rate):

@@ -241,6 +241,7 @@ def test_a_lone_file_has_maps_and_no_eer(models, tmp_path):
         ({"wav_folder": "{tmp}/empty"}, "there are no wav files"),
         ({"wav_folder": "{tmp}/short"}, "lasts 0.50 s, the durations need 1 s"),
         ({"wav_folder": "{tmp}/broken"}, "no readable audio file"),
+        ({"wav_folder": "{tmp}/nan"}, "1.wav: sample 5 is NaN or infinite"),
         ({"data_folder": "{tmp}/none"}, "data_folder: .* does not exist"),
         ({"models": "{teacher: {tmp}/none}"}, "models: teacher: .*no trained"),
         ({"models": "{teacher: null}"}, "models: there is no `teacher`"),
@@ -262,6 +263,11 @@ def test_a_lone_file_has_maps_and_no_eer(models, tmp_path):
 def test_a_mistake_is_one_sentence(tiny_minivox, models, tmp_path, more, words):
     (tmp_path / "empty").mkdir()
     write_wav(tmp_path / "short" / "anna" / "1.wav", 0.5, 100, 0)
+    (tmp_path / "nan" / "anna").mkdir(parents=True)
+    samples = np.zeros(4 * 16000)
+    samples[5] = np.nan
+    path = tmp_path / "nan" / "anna" / "1.wav"
+    soundfile.write(path, samples, 16000, "FLOAT")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "1.wav").write_text("no audio")
     more = {k: v.replace("{tmp}", str(tmp_path)) for k, v in more.items()}

@@ -3,12 +3,15 @@
 import contextlib
 import copy
 import csv
+import math
 import re
+import time
 
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from synthetic import (
+    DEV_SPEAKERS,
     HPARAMS,
     RATE,
     TRAIN_SPEAKERS,
@@ -663,6 +666,161 @@ def test_nan_is_one_sentence_and_never_a_checkpoint(make, patience):
     with pytest.raises(UserError, match="not finite.*lower lr.*run again"):
         fit(brain)
     assert not brain.checkpointer.list_checkpoints()
+
+
+def poison(brain, kind, updates):
+    """Break the batches of some updates, as fp16 and bad audio do."""
+
+    def broken(module, inputs):
+        if module.training and brain.optimizer_step in updates:
+            if kind != "statistics":
+                return (inputs[0] * float(kind),)
+            # The loss of a batch does not depend on them.
+            norm = next(
+                m for m in module.modules() if hasattr(m, "running_var")
+            )
+            norm.running_var.fill_(torch.inf)
+
+    brain.modules.embedding_model.register_forward_pre_hook(broken)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+@pytest.mark.parametrize("method", ["scratch", "iml_kd"])
+def test_a_batch_that_is_skipped_changes_nothing(make, method, kind, caplog):
+    """Neither weights, nor running statistics, nor the epoch's row."""
+    brain = make(
+        method, run_opts={"skip_nonfinite_grads": True}, batchnorm="shared"
+    )
+    poison(brain, kind, [1])
+    states, losses, names = [], [], []
+    fit_batch = brain.fit_batch
+
+    def recorded(batch):
+        names.append(list(batch.id))
+        losses.append(float(fit_batch(batch)))
+        states.append(copy_of(brain.modules.embedding_model))
+        return torch.tensor(losses[-1])
+
+    brain.fit_batch = recorded
+    fit(brain)
+    assert len(losses) == N_UPDATES and math.isfinite(losses[0])
+    assert not math.isfinite(losses[1])
+    assert same(states[0], copy_of(brain.modules.embedding_model))
+    row = stats_of(brain)
+    assert float(row["train loss"]) == losses[0]
+    assert all(
+        math.isfinite(float(v)) for k, v in row.items() if k.startswith("train")
+    )
+    assert f"in the batch of {', '.join(names[1])}." in caplog.text
+
+
+def test_infinite_statistics_are_taken_back_where_the_loss_is_finite(make):
+    brain = make("scratch")
+    poison(brain, "statistics", [1])
+    fit(brain)
+    assert all(b.isfinite().all() for b in brain.modules.buffers())
+
+
+def test_nan_names_the_batch_that_it_came_with(make):
+    """The first one: the weights are lost from there on."""
+    brain = make("scratch", number_of_epochs=3, batch_size=2)
+    poison(brain, "nan", [2])
+    names = []
+    fit_batch = brain.fit_batch
+    brain.fit_batch = lambda batch: names.append(batch.id) or fit_batch(batch)
+    with pytest.raises(UserError) as raised:
+        fit(brain)
+    assert f"first at update 2, in the batch of {', '.join(names[2])})" in str(
+        raised.value
+    )
+    assert "\n" not in str(raised.value)
+    assert not brain.checkpointer.list_checkpoints()
+
+
+def test_an_epoch_without_one_finite_batch_is_an_error(make):
+    brain = make("scratch", run_opts={"skip_nonfinite_grads": True})
+    poison(brain, "nan", range(9))
+    with pytest.raises(UserError, match="loss of every batch is not finite"):
+        fit(brain)
+    assert not brain.checkpointer.list_checkpoints()
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_nan_in_a_buffer_is_never_a_checkpoint(make, name, steps):
+    """Neither at the end of an epoch nor within it."""
+    brain = make("scratch", run_opts={"ckpt_interval_steps": steps})
+    step = brain.optimizers_step
+
+    def broken():
+        step()
+        module = brain.modules.embedding_model
+        buffers = (b for n, b in module.named_buffers() if n.endswith(name))
+        next(buffers).fill_(torch.nan)
+
+    brain.optimizers_step = broken
+    with pytest.raises(UserError, match=rf"{name} is not finite.*run again"):
+        fit(brain)
+    assert not brain.checkpointer.list_checkpoints()
+
+
+@pytest.mark.parametrize("with_trials", [True, False])
+def test_a_validation_of_nan_is_one_sentence_and_never_a_figure(
+    make, corpus, with_trials
+):
+    if with_trials:
+        brain = make("scratch", valid_dataloader_options={"batch_size": 2})
+        module, utterances = "embedding_model", DEV_SPEAKERS
+    else:
+        brain = make(
+            "scratch",
+            valid_trials=None,
+            valid_annotation=str(corpus / "train.csv"),
+            valid_durations=[None],
+        )
+        module, utterances = "classifier", TRAIN_SPEAKERS
+    brain.modules[module].register_forward_hook(
+        lambda module, _, output: None
+        if module.training
+        else output * torch.nan
+    )
+    with pytest.raises(UserError, match="NaN or infinite.*run again") as raised:
+        fit(brain)
+    assert str(raised.value).split("/")[0] in utterances
+    assert "\n" not in str(raised.value)
+    assert not brain.checkpointer.list_checkpoints()
+
+
+def test_a_resumed_epoch_has_the_row_of_a_whole_one(make):
+    """Stopped after three of an epoch's four updates: all four are in its row.
+
+    Also what is measured before the interruption only.
+    """
+    options = {
+        "number_of_epochs": 2,
+        "batch_size": 2,
+        "measure_interval": 3,
+        "run_opts": {"ckpt_interval_steps": 1},
+    }
+    whole = stats_of(fit(make("iml_kd", **options)))
+    assert "train completeness_gap" in whole
+    brain = make("iml_kd", **options)
+    save = brain._save_intra_epoch_ckpt
+
+    def stopped():
+        save()
+        if brain.optimizer_step == 7:
+            raise KeyboardInterrupt
+
+    brain._save_intra_epoch_ckpt = stopped
+    with pytest.raises(KeyboardInterrupt):
+        fit(brain)
+    seconds = time.monotonic() - brain.stage_began
+    output = {"output_folder": brain.hparams.output_folder}
+    resumed = stats_of(fit(make("iml_kd", **options, **output)))
+    # The time until the checkpoint counts as well.
+    assert float(resumed.pop("train seconds")) > 0.5 * seconds
+    assert resumed == {k: v for k, v in whole.items() if k != "train seconds"}
 
 
 def test_validation_is_deterministic_and_its_eer_speechbrains(make, corpus):

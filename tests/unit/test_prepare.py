@@ -498,12 +498,14 @@ def test_bad_audio_is_named(corpus, tmp_path):
     write_wav(place / "stereo.wav", 3, channels=2)
     write_wav(place / "void.wav", 0)
     (place / "broken.wav").write_bytes(b"no audio")
+    soundfile.write(place / "nan.wav", [0.0, np.nan] * 24000, 16000, "FLOAT")
     with pytest.raises(UserError) as error:
         prepare_voxceleb(str(corpus), str(tmp_path), None, ["train"], [100, 0])
     message = str(error.value)
-    assert message.startswith("4 of ")
+    assert message.startswith("5 of ")
     for reason in (
         "broken.wav: broken",
+        "nan.wav: NaN or infinite samples",
         "rate.wav: 8000 Hz",
         "stereo.wav: 2 channels",
         "void.wav: empty",

@@ -299,6 +299,18 @@ def test_crops_depend_on_seed_and_utterance_only(corpus):
     assert speech.tolist() == [1.25]
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_audio_that_is_not_finite_is_named(corpus, value):
+    """The file, not the model, and never an embedding."""
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    samples = np.zeros(16000, "float32")
+    samples[123] = float(value)
+    soundfile.write(paths[2], samples, 16000, "FLOAT")
+    store = ver.EmbeddingStore(corpus / "store", Model.key, "full")
+    with pytest.raises(UserError, match=f"^{paths[2]}: sample 123 is NaN or"):
+        ver.embed_utterances(Model(), paths, store)
+
+
 def test_what_was_embedded_survives_an_interruption(corpus):
     """Embeddings before a failure are on disk, and only the rest is redone."""
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
