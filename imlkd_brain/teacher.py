@@ -9,7 +9,9 @@ Authors: IML-KD contributors
 """
 
 import hashlib
+import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -26,7 +28,7 @@ from imlkd_brain.features import (
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.utils.distributed import infer_device
+from speechbrain.utils.distributed import run_on_main
 
 INFERENCE = "inference"
 MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
@@ -320,7 +322,7 @@ def speaker_prototypes(embeddings, labels, n_speakers):
 
 @torch.no_grad()
 @full_float32()
-def embed_dataset(model, dataset, batch_size=64):
+def embed_dataset(model, dataset, device="cpu", batch_size=64):
     """Embed every item of a training set once, for prototypes.
 
     Arguments
@@ -329,6 +331,8 @@ def embed_dataset(model, dataset, batch_size=64):
         The model that embeds.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         Gives sig, all of one length, and spk_id_encoded.
+    device : str
+        Where to embed; the model is moved there and back.
     batch_size : int
         Utterances in a batch.
 
@@ -339,17 +343,98 @@ def embed_dataset(model, dataset, batch_size=64):
     labels : torch.Tensor
         (utterances,) speaker indices.
     """
-    model = model.to(infer_device())
+    home = next(model.parameters()).device
+    model.to(device)
     embeddings, labels = [], []
-    for batch in tqdm(
-        make_dataloader(dataset, batch_size=batch_size),
-        desc="teacher prototypes",
-        dynamic_ncols=True,
-    ):
-        wavs, lens = batch.to(infer_device()).sig
-        embeddings.append(model.embed(wavs, lens).cpu())
-        labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+    # A loader draws a number, which the caller's stream must not miss.
+    with torch.random.fork_rng(devices=[]):
+        for batch in tqdm(
+            make_dataloader(dataset, batch_size=batch_size),
+            desc="teacher prototypes",
+            dynamic_ncols=True,
+        ):
+            wavs, lens = batch.to(device).sig
+            embeddings.append(model.embed(wavs, lens).cpu())
+            labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+    model.to(home)
     return torch.cat(embeddings), torch.cat(labels)
+
+
+def kept_prototypes(model, dataset, n_speakers, path, options, device="cpu"):
+    """Prototypes of a training set, computed once and kept in a file.
+
+    The main process computes them where the file is of another teacher,
+    other data or other options; the other processes, and a later start of
+    the same training, read them.
+
+    Arguments
+    ---------
+    model : SpeakerModel
+        The model that embeds.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        See :func:`embed_dataset`.
+    n_speakers : int
+        Number of prototypes.
+    path : str
+        The file.
+    options : dict
+        What else decides which samples the dataset gives.
+    device : str
+        Where to embed.
+
+    Returns
+    -------
+    prototypes : torch.Tensor
+        (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    run_on_main(
+        _keep_prototypes,
+        args=[model, dataset, n_speakers, path, options, device],
+    )
+    return torch.load(path, weights_only=True)["prototypes"]
+
+
+def _keep_prototypes(model, dataset, n_speakers, path, options, device):
+    """Compute and write prototypes, unless they are there."""
+    key = _prototypes_key(model, dataset, n_speakers, options)
+    try:
+        if torch.load(path, weights_only=True)["key"] == key:
+            return
+    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError):
+        # None yet, or half of them: they are written anew.
+        pass
+    embeddings, labels = embed_dataset(model, dataset, device)
+    prototypes = speaker_prototypes(embeddings, labels, n_speakers)
+    try:
+        torch.save({"key": key, "prototypes": prototypes}, path + ".tmp")
+        os.replace(path + ".tmp", path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: the teacher's prototypes cannot be kept there ({error}); "
+            "make room, or give another output_folder."
+        ) from error
+
+
+def _prototypes_key(model, dataset, n_speakers, options):
+    """Hash what prototypes depend on: teacher, utterances, options."""
+    digest = hashlib.sha256(
+        f"{model.key} {n_speakers} {sorted(options.items())}".encode()
+    )
+    for name, row in dataset.data.items():
+        digest.update(f"{name} {sorted(row.items())}".encode())
+        try:
+            # All of a large corpus is not read for this.
+            found = os.stat(row["wav"])
+        except OSError:
+            # Named by its path when it is read.
+            continue
+        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def find_inference_folder(source):
@@ -545,7 +630,7 @@ def _read_speakers(folder):
     return []
 
 
-def load_teacher(source, speakers, classes="classifier", embed=None):
+def load_teacher(source, speakers, classes="classifier", prototypes=None):
     """Load a teacher for a student with the given speakers.
 
     Arguments
@@ -557,10 +642,9 @@ def load_teacher(source, speakers, classes="classifier", embed=None):
     classes : str
         ``classifier``: rows of the teacher's own classifier, by name.
         ``prototypes``: mean teacher embeddings of the training utterances.
-    embed : callable, optional
-        ``embed(model) -> (embeddings (utterances, dim), labels
-        (utterances,))`` over training utterances; asked for with
-        ``prototypes`` only.
+    prototypes : callable, optional
+        ``prototypes(model)``: (speakers, dim), see :func:`kept_prototypes`;
+        called with the classes ``prototypes`` only.
 
     Returns
     -------
@@ -575,9 +659,7 @@ def load_teacher(source, speakers, classes="classifier", embed=None):
     if classes == "classifier":
         return Teacher(model, speakers)
     if classes == "prototypes":
-        embeddings, labels = embed(model)
-        rows = speaker_prototypes(embeddings, labels, len(speakers))
-        return Teacher(model, speakers, rows)
+        return Teacher(model, speakers, prototypes(model))
     raise UserError(
         f"teacher_classes: {classes!r} is not known; give `classifier` or "
         "`prototypes`."

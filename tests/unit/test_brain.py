@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+import train_kd
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from synthetic import (
     DEV_SPEAKERS,
@@ -43,6 +44,7 @@ from imlkd_brain.export import export_inference_folder
 from imlkd_brain.integrated_inputs import IntegratedInputs
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import Teacher, load_speaker_model, load_teacher
+from imlkd_brain.teacher_cache import cache_bytes, check_cache_size
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.lobes.models.ResNet import ResNet
@@ -122,11 +124,11 @@ def make(corpus, teacher, tmp_path):
         )
         n_updates = updates_per_epoch(hparams, options, len(train))
         add_speaker_modules(hparams, len(encoder), n_updates)
-        hparams["teacher"] = lambda speakers, embed: teacher
-        add_teacher(hparams, encoder, train)
+        hparams["teacher"] = lambda speakers, prototypes: teacher
         # As the script's main block does it.
         if not hparams["augmentation"]:
             hparams["wav_augment"] = None
+        add_teacher(hparams, options, encoder, train)
         hparams["loggers"] = [hparams["train_logger"]]
         brain = IMLKDBrain(
             modules=hparams["modules"],
@@ -329,6 +331,79 @@ def test_a_cache_changes_no_result_and_spares_the_teacher(
     assert train(teacher_cache=cache, gate=0.9)[1] > 0
     # And another seed is other chunks.
     assert train(teacher_cache=cache, seed=7)[1] == asked
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("vanilla_kd", {}),
+        ("iml_kd", {"durations": [0.4, 0.5]}),
+        ("iml_kd_plus", {"durations": [0.25]}),
+        (
+            "iml_kd_plus",
+            {
+                "durations": [0.25],
+                "augmentation": True,
+                "wav_augment": {"concat_original": True, "augment_prob": 1.0},
+            },
+        ),
+    ],
+)
+def test_the_size_of_a_cache_is_said_before_it_is_filled(
+    make, monkeypatch, tmp_path, method, options
+):
+    sizes = spy(monkeypatch, train_kd, "check_cache_size")
+    cache = tmp_path / "cache"
+    options = {"number_of_epochs": 3, "teacher_cache": str(cache), **options}
+    fit(make(method, **options))
+    ((said, limit, folder), _, _) = sizes[0]
+    assert (limit, folder) == (100, str(cache))
+    files = [p.stat().st_size for p in cache.rglob("*.pt")]
+    n_tensors = {"vanilla_kd": 1}.get(method, 2)
+    assert len(files) == 3 * N_UPDATES * n_tensors
+    # Files have some bytes around the numbers, durations are drawn.
+    slack = 1_000 * len(files)
+    if "durations" in options and len(options["durations"]) > 1:
+        slack += 3 * N_UPDATES * 4 * 4 * 20 * 6
+    assert abs(said - sum(files)) <= slack
+
+
+def test_a_cache_above_its_limit_stops_the_training_before_it(make, tmp_path):
+    cache = tmp_path / "cache"
+    options = {"teacher_cache": str(cache), "number_of_epochs": 1000}
+    with pytest.raises(
+        UserError, match=r"about 0.0 GB.*limit \(0.001 GB\).*--teacher_cache nu"
+    ):
+        make("iml_kd", teacher_cache_limit=0.001, **options)
+    assert not cache.exists()
+    for enough in (1, None):
+        make("iml_kd", teacher_cache_limit=enough, **options)
+    with pytest.raises(UserError, match="teacher_cache_limit: 'much' is no nu"):
+        make("iml_kd", teacher_cache_limit="much", **options)
+
+
+def test_a_cache_of_voxceleb_is_terabytes():
+    """By hand: 30 epochs of 600,000 rows, speeds included."""
+    with open(HPARAMS.parent / "iml_kd.yaml", encoding="utf-8") as stream:
+        hparams = load_hyperpyyaml(
+            stream, {"data_folder": "none", "output_folder": "none"}
+        )
+    n_batches = 30 * 600_000 // 96
+    n_bytes = cache_bytes(
+        hparams["objective"],
+        hparams["integrated_inputs"],
+        n_batches,
+        96,
+        n_frames=201,
+        n_bands=80,
+        n_speakers=3633,
+        embedding_dim=192,
+    )
+    # 150 frames of 80 bands in the mean, and one answer, in four bytes.
+    by_hand = n_batches * (96 * 4 * (150 * 80 + 3633 + 192) + 2 * 2000)
+    assert n_bytes == by_hand and n_bytes > 1.1e12
+    with pytest.raises(UserError, match="about 1,140.* GB.*limit.*100 GB"):
+        check_cache_size(n_bytes, hparams["teacher_cache_limit"], "cache")
 
 
 def test_zero_eta_is_scratch_bit_for_bit_unless_batchnorm_is_shared(make):

@@ -1,19 +1,24 @@
 """Models on disk: written whole, read strictly, frozen, classes by name."""
 
+import os
 import shutil
 
 import pytest
 import torch
-from synthetic import TRAIN_SPEAKERS, write_model
+from synthetic import TRAIN_SPEAKERS, in_processes, write_corpus, write_model
 from torch.nn.functional import normalize
 
+from imlkd_brain import teacher as teacher_module
+from imlkd_brain.dataio import train_dataset
 from imlkd_brain.errors import UserError
 from imlkd_brain.export import export_inference_folder
 from imlkd_brain.teacher import (
     SpeakerModel,
     Teacher,
     class_rows,
+    embed_dataset,
     find_inference_folder,
+    kept_prototypes,
     load_speaker_model,
     load_teacher,
     speaker_prototypes,
@@ -25,6 +30,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.lobes.models.Xvector import Classifier as XvectorClassifier
 from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.data_pipeline import provides, takes
 
 
 @pytest.fixture(scope="module")
@@ -375,12 +381,82 @@ def test_prototypes_stand_in_for_classes(trained, wavs, blocks):
 
 
 def test_prototypes_through_load_teacher(trained, wavs):
-    def embed(model):
-        return model.embed(wavs), torch.tensor([0, 1, 1])
+    def prototypes(model):
+        labels = torch.tensor([0, 1, 1])
+        return speaker_prototypes(model.embed(wavs), labels, 2)
 
-    teacher = load_teacher(trained, ["x", "y"], "prototypes", embed)
+    teacher = load_teacher(trained, ["x", "y"], "prototypes", prototypes)
     assert teacher.rows.shape == (2, 8)
     assert teacher.cosines(teacher.features(wavs))[0].argmax() == 0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def training_set(corpus, seconds=0.5):
+    """The training utterances, as the script gives them."""
+    dataset, _ = train_dataset(
+        str(corpus / "train.csv"), "", seconds, 16000, seed=1
+    )
+
+    @takes("spk_id")
+    @provides("spk_id_encoded")
+    def label_pipeline(spk_id):
+        return torch.tensor([TRAIN_SPEAKERS.index(spk_id)])
+
+    dataset.add_dynamic_item(label_pipeline)
+    dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
+    return dataset
+
+
+def test_prototypes_are_computed_once_for_all_processes_and_starts(
+    trained, corpus, tmp_path, monkeypatch
+):
+    model = load_speaker_model(trained)
+    path = str(tmp_path / "prototypes.pt")
+    asked = []
+    embed = teacher_module.embed_dataset
+    monkeypatch.setattr(
+        teacher_module,
+        "embed_dataset",
+        lambda *args: asked.append(args) or embed(*args),
+    )
+
+    def kept(dataset=None, **options):
+        dataset = dataset or training_set(corpus)
+        n_before, state = len(asked), torch.random.get_rng_state()
+        rows = kept_prototypes(model, dataset, 4, path, {"seed": 1, **options})
+        # Nothing that comes after depends on whether they were there.
+        assert torch.equal(state, torch.random.get_rng_state())
+        return rows.tolist(), len(asked) - n_before
+
+    both = in_processes(2, tmp_path, kept)
+    expected = speaker_prototypes(*embed(model, training_set(corpus)), 4)
+    assert both == [(expected.tolist(), 1), (expected.tolist(), 0)]
+    assert kept() == (expected.tolist(), 0)
+    # Other options, other data, or half a file: computed anew.
+    assert kept(seed=2)[1] == kept()[1] == 1
+    (first, *_) = training_set(corpus).data.values()
+    os.utime(first["wav"], (1, 1))
+    assert kept()[1] == 1
+    with open(path, "r+b") as stream:
+        stream.truncate(100)
+    assert kept() == (expected.tolist(), 1)
+
+
+def test_prototypes_are_embedded_where_the_run_is(trained, corpus, monkeypatch):
+    model = load_speaker_model(trained)
+    places = []
+    move = type(model).to
+    monkeypatch.setattr(
+        type(model), "to", lambda self, d: places.append(d) or move(self, d)
+    )
+    # What the machine would choose for itself does not matter.
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: 1 / 0)
+    embed_dataset(model, training_set(corpus), "cpu", batch_size=8)
+    assert places == ["cpu", torch.device("cpu")]
 
 
 def test_layers_before_the_rows_are_applied(wavs):

@@ -49,9 +49,15 @@ from imlkd_brain.features import (
     has_statistics,
 )
 from imlkd_brain.precision import set_tf32
-from imlkd_brain.teacher import embed_dataset, load_speaker_model
-from imlkd_brain.teacher_cache import TeacherCache
+from imlkd_brain.teacher import kept_prototypes, load_speaker_model
+from imlkd_brain.teacher_cache import (
+    TeacherCache,
+    cache_bytes,
+    check_cache_size,
+    copies_of,
+)
 from speechbrain.utils.distributed import (
+    infer_device,
     is_distributed_initialized,
     run_on_main,
 )
@@ -138,22 +144,27 @@ def check_before_training(hparams):
             )
 
 
+def processes_and_batches(hparams, n_train):
+    """How many processes train, and how many batches an epoch each has."""
+    processes = 1
+    if is_distributed_initialized():
+        processes = torch.distributed.get_world_size()
+    options = hparams["train_dataloader_options"]
+    return processes, batches_per_epoch(
+        n_train,
+        processes,
+        options.get("batch_size", 1),
+        options.get("drop_last", False),
+    )
+
+
 def updates_per_epoch(hparams, run_opts, n_train):
     """How often the optimiser steps in an epoch.
 
     With torchrun each process has its share of the segments; with gradient
     accumulation several batches make one update.
     """
-    processes = 1
-    if is_distributed_initialized():
-        processes = torch.distributed.get_world_size()
-    options = hparams["train_dataloader_options"]
-    batches = batches_per_epoch(
-        n_train,
-        processes,
-        options.get("batch_size", 1),
-        options.get("drop_last", False),
-    )
+    processes, batches = processes_and_batches(hparams, n_train)
     # The command line before the YAML, as in SpeechBrain's Brain.
     accumulated = run_opts.grad_accumulation_factor
     if "grad_accumulation_factor" not in run_opts.overridden_args:
@@ -185,18 +196,28 @@ def add_speaker_modules(hparams, n_speakers, n_updates):
     )
 
 
-def add_teacher(hparams, label_encoder, train_data):
+def add_teacher(hparams, run_opts, label_encoder, train_data):
     """Loads the frozen teacher, and a projection where dimensions differ."""
     if "objective" not in hparams or not hparams["objective"].needs_teacher:
         return
     speakers = [label_encoder.ind2lab[i] for i in range(len(label_encoder))]
     teacher = hparams["teacher"](
         speakers=speakers,
-        embed=lambda model: embed_dataset(model, train_data),
+        prototypes=lambda model: kept_prototypes(
+            model,
+            train_data,
+            len(speakers),
+            os.path.join(hparams["save_folder"], "teacher_prototypes.pt"),
+            {
+                key: hparams[key]
+                for key in ("seed", "sentence_len", "sample_rate")
+            },
+            run_opts.device or hparams.get("device") or infer_device(),
+        ),
     )
     hparams["teacher"] = teacher
     if hparams["teacher_cache"]:
-        hparams["teacher_cache"] = TeacherCache(hparams["teacher_cache"])
+        add_teacher_cache(hparams, len(train_data))
     student_dim = hparams["lin_neurons"]
     if (
         hparams["objective"].needs_embeddings
@@ -210,6 +231,25 @@ def add_teacher(hparams, label_encoder, train_data):
             )
         hparams["modules"]["projection"] = projection
         hparams["checkpointer"].add_recoverable("projection", projection)
+
+
+def add_teacher_cache(hparams, n_train):
+    """Says how large the cache becomes, and makes it."""
+    folder = hparams["teacher_cache"]
+    integrated = hparams["integrated_inputs"]
+    processes, batches = processes_and_batches(hparams, n_train)
+    n_bytes = cache_bytes(
+        hparams["objective"],
+        integrated,
+        hparams["number_of_epochs"] * processes * batches,
+        hparams["batch_size"] * copies_of(hparams["wav_augment"]),
+        1 + int(hparams["sentence_len"] * integrated.frame_rate),
+        hparams["n_mels"],
+        len(hparams["teacher"].rows),
+        hparams["teacher"].embedding_dim,
+    )
+    check_cache_size(n_bytes, hparams["teacher_cache_limit"], folder)
+    hparams["teacher_cache"] = TeacherCache(folder)
 
 
 def main(argv):
@@ -276,7 +316,7 @@ def main(argv):
         len(label_encoder),
         updates_per_epoch(hparams, run_opts, len(train_data)),
     )
-    add_teacher(hparams, label_encoder, train_data)
+    add_teacher(hparams, run_opts, label_encoder, train_data)
 
     hparams["loggers"] = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
