@@ -20,7 +20,7 @@ from torch.utils.data import DistributedSampler
 import speechbrain as sb
 from imlkd_brain.dataio import repeat_to
 from imlkd_brain.errors import UserError
-from imlkd_brain.features import seconds_to_samples
+from imlkd_brain.features import has_statistics, seconds_to_samples
 from imlkd_brain.metrics import EER
 from imlkd_brain.objectives import BRANCHES, gradient_shares
 from imlkd_brain.precision import full_float32
@@ -390,8 +390,10 @@ class IMLKDBrain(sb.Brain):
         """Shares BatchNorm; keeps what a batch of NaN must not change."""
         self._share_statistics()
         self.batch_ids = batch.id
+        norm = self.modules.mean_var_norm
         self.before_batch = (
             [buffer.clone() for buffer in self.modules.buffers()],
+            {name: getattr(norm, name) for name in self._global()},
             dict(self.sums),
             dict(self.counts),
         )
@@ -438,9 +440,23 @@ class IMLKDBrain(sb.Brain):
         except ValueError as error:
             raise UserError(self._diverged("the loss")) from error
 
+    def _global(self):
+        """Names of a global normalisation's statistics; they are no buffers."""
+        if has_statistics(self.modules.mean_var_norm):
+            return "count", "glob_mean", "glob_std"
+        return ()
+
+    def _statistics(self):
+        """Name and value of all that a forward pass in training changes."""
+        yield from self.modules.named_buffers()
+        for name in self._global():
+            value = getattr(self.modules.mean_var_norm, name)
+            if isinstance(value, torch.Tensor):
+                yield f"mean_var_norm.{name}", value
+
     def _batch_isfinite(self, loss):
         """Whether the loss and what the batch left in buffers are finite."""
-        values = [loss.detach(), *self.modules.buffers()]
+        values = [loss.detach(), *dict(self._statistics()).values()]
         # One test of all: each would wait for the GPU.
         joined = torch.cat([value.float().flatten() for value in values])
         return bool(joined.isfinite().all())
@@ -451,12 +467,14 @@ class IMLKDBrain(sb.Brain):
         A batch that the optimiser skips, in fp16 or by
         ``--skip_nonfinite_grads``, would otherwise live on in BatchNorm.
         """
-        buffers, sums, counts = self.before_batch
+        buffers, statistics, sums, counts = self.before_batch
         with torch.no_grad():
             for buffer, value in zip(
                 self.modules.buffers(), buffers, strict=True
             ):
                 buffer.copy_(value)
+        for name, value in statistics.items():
+            setattr(self.modules.mean_var_norm, name, value)
         self.sums = defaultdict(float, sums)
         self.counts = defaultdict(int, counts)
 
@@ -480,7 +498,7 @@ class IMLKDBrain(sb.Brain):
     def _check_modules(self):
         """Stops where a module holds NaN: a run would go on from it."""
         for name, value in itertools.chain(
-            self.modules.named_parameters(), self.modules.named_buffers()
+            self.modules.named_parameters(), self._statistics()
         ):
             if not value.isfinite().all():
                 raise UserError(self._diverged(name))

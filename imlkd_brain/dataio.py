@@ -617,6 +617,55 @@ def _kept_encoder(path):
         return None
 
 
+def check_batches(options, n_items=None):
+    """Refuse batches that a training cannot be made of.
+
+    Arguments
+    ---------
+    options : dict
+        Of the training set's data loader.
+    n_items : int, optional
+        How many items a process has in an epoch, where that is known.
+
+    Raises
+    ------
+    UserError
+        For a batch of one utterance, also the last of an epoch, and for
+        workers' options where there are no workers.
+
+    Example
+    -------
+    >>> check_batches({"batch_size": 4}, 9)
+    Traceback (most recent call last):
+    ...
+    imlkd_brain.errors.UserError: batch_size: the last batch of an epoch has \
+one utterance of 9, but BatchNorm needs two in a batch; give another \
+batch_size, or drop_last: True in train_dataloader_options.
+    """
+    size = options.get("batch_size", 1)
+    if not isinstance(size, int) or size < 2:
+        raise UserError(
+            f"batch_size: {size!r} is not possible, BatchNorm needs two "
+            "utterances in a batch; give at least `--batch_size 2`."
+        )
+    if (
+        n_items is not None
+        and n_items % size == 1
+        and not options.get("drop_last", False)
+    ):
+        raise UserError(
+            "batch_size: the last batch of an epoch has one utterance of "
+            f"{n_items}, but BatchNorm needs two in a batch; give another "
+            "batch_size, or drop_last: True in train_dataloader_options."
+        )
+    for key in ("persistent_workers", "multiprocessing_context"):
+        if options.get(key) and not options.get("num_workers", 0):
+            raise UserError(
+                f"train_dataloader_options: {key} is {options[key]!r} without "
+                "workers; give `--num_workers 1` or more, or leave it out."
+            )
+
+
 def batches_per_epoch(n_items, n_processes, batch_size=1, drop_last=False):
     """How many batches a process trains on in an epoch.
 

@@ -20,6 +20,7 @@ from synthetic import (
     small_model,
     write_corpus,
     write_model,
+    write_wav,
 )
 from torch.nn.functional import cosine_similarity
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,6 +33,7 @@ from train_kd import (
 )
 
 import speechbrain as sb
+from imlkd_brain.augmentation import AddNoise, AddReverb
 from imlkd_brain.brain import (
     IMLKDBrain,
     append_epoch,
@@ -45,6 +47,7 @@ from imlkd_brain.integrated_inputs import IntegratedInputs
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import Teacher, load_speaker_model, load_teacher
 from imlkd_brain.teacher_cache import cache_bytes, check_cache_size
+from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.lobes.models.ResNet import ResNet
@@ -796,6 +799,30 @@ def test_infinite_statistics_are_taken_back_where_the_loss_is_finite(make):
     assert all(b.isfinite().all() for b in brain.modules.buffers())
 
 
+def test_a_batch_of_nan_leaves_global_statistics_alone(make):
+    """They are no buffers, and would make every later batch NaN."""
+    brain = make(
+        "scratch",
+        run_opts={"skip_nonfinite_grads": True},
+        mean_var_norm={"norm_type": "global"},
+    )
+    norm, seen = brain.modules.mean_var_norm, []
+
+    def broken(module, inputs):
+        if module.training:
+            seen.append((norm.count, norm.glob_mean.clone()))
+            if brain.optimizer_step == 1:
+                return (inputs[0] * torch.nan, *inputs[1:])
+
+    norm.register_forward_pre_hook(broken)
+    fit(brain)
+    count, mean = seen[1]
+    assert norm.count == count and torch.equal(norm.glob_mean, mean)
+    norm.glob_mean.fill_(torch.nan)
+    with pytest.raises(UserError, match="mean_var_norm.glob_mean is not fin"):
+        brain._check_modules()
+
+
 def test_nan_names_the_batch_that_it_came_with(make):
     """The first one: the weights are lost from there on."""
     brain = make("scratch", number_of_epochs=3, batch_size=2)
@@ -896,6 +923,47 @@ def test_a_resumed_epoch_has_the_row_of_a_whole_one(make):
     # The time until the checkpoint counts as well.
     assert float(resumed.pop("train seconds")) > 0.5 * seconds
     assert resumed == {k: v for k, v in whole.items() if k != "train seconds"}
+
+
+def test_an_interrupted_run_adds_the_noise_of_an_uninterrupted_one(
+    make, tmp_path
+):
+    """Other files, and from other samples on, would give other weights."""
+    rows = ["ID,duration,wav,wav_format,wav_opts"]
+    for i in range(5):
+        path = write_wav(tmp_path / f"{i}.wav", 0.4 + 0.1 * i, 80 + 70 * i, i)
+        rows.append(f"{i},{0.4 + 0.1 * i},{path},wav,")
+    csv_file = tmp_path / "noise.csv"
+    csv_file.write_text("\n".join(rows) + "\n")
+
+    def augmented(hparams):
+        hparams["wav_augment"] = Augmenter(
+            min_augmentations=2,
+            max_augmentations=2,
+            augmentations=[AddNoise(str(csv_file)), AddReverb(str(csv_file))],
+        )
+
+    options = {
+        "augmentation": True,
+        "edit": augmented,
+        "number_of_epochs": 2,
+        "run_opts": {"ckpt_interval_steps": 1},
+    }
+    whole = fit(make("scratch", **options))
+    broken = make("scratch", **options)
+    save = broken._save_intra_epoch_ckpt
+
+    def stopped():
+        save()
+        if broken.optimizer_step == 3:
+            raise KeyboardInterrupt
+
+    broken._save_intra_epoch_ckpt = stopped
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken)
+    output = {"output_folder": broken.hparams.output_folder}
+    resumed = fit(make("scratch", **options, **output))
+    assert same(copy_of(whole.modules), copy_of(resumed.modules))
 
 
 def test_validation_is_deterministic_and_its_eer_speechbrains(make, corpus):
@@ -1111,8 +1179,14 @@ def test_configurations_that_cannot_be_trained_are_refused(make):
         make("scratch", export="first")
     with pytest.raises(UserError, match="batch_size: 4 .* 3 batch"):
         make("scratch", run_opts={"grad_accumulation_factor": 3})
-    with pytest.raises(UserError, match="batch_size is 1"):
-        make("iml_kd", batch_size=1)
+    for method in ("scratch", "iml_kd"):
+        with pytest.raises(UserError, match="batch_size: 1 .*two utterances"):
+            make(method, batch_size=1)
+    # What does not fill a batch would be one utterance: 8 = 2 * 3 + 2, 7 + 1.
+    keep = {"drop_last": False}
+    fit(make("scratch", batch_size=3, train_dataloader_options=keep))
+    with pytest.raises(UserError, match="last batch .* one utterance of 8"):
+        make("scratch", batch_size=7, train_dataloader_options=keep)
     with pytest.raises(UserError, match="durations"):
         make("iml_kd", durations=[])
     with pytest.raises(UserError, match="method is 'imlkd'.*iml_kd"):

@@ -26,6 +26,7 @@ from imlkd_brain.dataio import (
     RandomChunks,
     SpeakerIndex,
     batches_per_epoch,
+    check_batches,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -141,6 +142,40 @@ def test_workers_of_any_start_method_and_life_give_the_same_batches(
     for one, other in zip(expected, found, strict=True):
         assert one[0] == other[0]
         assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "n_items", "words"),
+    [
+        ({}, None, "batch_size: 1 is not possible.*at least"),
+        ({"batch_size": 0}, None, "batch_size: 0 is not possible"),
+        ({"batch_size": 2.5}, None, "batch_size: 2.5 is not possible"),
+        ({"batch_size": 4}, 5, "last batch .* one utterance of 5.*drop_last"),
+        ({"batch_size": 4, "drop_last": True}, 5, None),
+        ({"batch_size": 4}, 6, None),
+        (
+            {"batch_size": 4, "persistent_workers": True},
+            None,
+            "persistent_workers is True without workers.*--num_workers 1",
+        ),
+        (
+            {"batch_size": 4, "multiprocessing_context": "spawn"},
+            None,
+            "multiprocessing_context is 'spawn' without workers",
+        ),
+        (
+            {"batch_size": 4, "persistent_workers": True, "num_workers": 1},
+            None,
+            None,
+        ),
+    ],
+)
+def test_batches_that_cannot_be_are_one_sentence(options, n_items, words):
+    if words is None:
+        return check_batches(options, n_items)
+    with pytest.raises(UserError, match=words) as raised:
+        check_batches(options, n_items)
+    assert "\n" not in str(raised.value)
 
 
 def test_datasets_survive_a_pickle(corpus):

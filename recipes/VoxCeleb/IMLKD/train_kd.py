@@ -21,6 +21,7 @@ Authors
     * IML-KD contributors
 """
 
+import math
 import os
 import sys
 
@@ -28,10 +29,12 @@ import torch
 from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
+from imlkd_brain.augmentation import check_repeatable
 from imlkd_brain.brain import IMLKDBrain, batchnorm_of
 from imlkd_brain.dataio import (
     SpeakerIndex,
     batches_per_epoch,
+    check_batches,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -108,6 +111,9 @@ def dataio_prep(hparams):
 
 def check_before_training(hparams):
     """Stops for a configuration that cannot be trained, before it is tried."""
+    check_batches(hparams["train_dataloader_options"])
+    if hparams["augmentation"]:
+        check_repeatable(hparams["wav_augment"])
     if hparams["export"] not in ("best", "last"):
         raise UserError(
             f"export: {hparams['export']!r} is not known; expected best (the "
@@ -165,6 +171,9 @@ def updates_per_epoch(hparams, run_opts, n_train):
     accumulation several batches make one update.
     """
     processes, batches = processes_and_batches(hparams, n_train)
+    check_batches(
+        hparams["train_dataloader_options"], math.ceil(n_train / processes)
+    )
     # The command line before the YAML, as in SpeechBrain's Brain.
     accumulated = run_opts.grad_accumulation_factor
     if "grad_accumulation_factor" not in run_opts.overridden_args:
