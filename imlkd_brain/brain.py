@@ -156,11 +156,8 @@ class IMLKDBrain(sb.Brain):
 
         def answer():
             teacher = self.hparams.teacher
-            with (
-                full_float32(),
-                torch.no_grad(),
-                torch.autocast(self.device_type, enabled=False),
-            ):
+            whole = torch.autocast(self.device_type, enabled=False)
+            with full_float32(), torch.no_grad(), whole:
                 embeddings = teacher.embed_features(feats.float())
                 return teacher.classify(embeddings), embeddings
 

@@ -703,6 +703,22 @@ with compare.one_sentence_errors():
         os.kill(int(said.read_text()), 0)
 
 
+def test_folds_are_prepared_at_the_sampling_rate_of_the_trainings(
+    hparams, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        compare, "prepare_voxceleb", lambda **options: asked.append(options)
+    )
+    monkeypatch.setattr(compare, "fold_list", lambda *_: "list.txt")
+    compare.prepare_folds(hparams)
+    assert asked and not any("sample_rate" in options for options in asked)
+    asked.clear()
+    hparams["student_overrides"] = {"sample_rate": 8000}
+    compare.prepare_folds(hparams)
+    assert {options["sample_rate"] for options in asked} == {8000}
+
+
 def test_a_missing_fold_is_said(hparams):
     hparams["runs"] = [{"fold": 7, "seed": 1}]
     with pytest.raises(UserError, match="fold7_dev.txt: missing.*`runs`"):

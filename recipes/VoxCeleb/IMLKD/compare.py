@@ -292,7 +292,15 @@ def check_overrides(jobs):
 
 def prepare_folds(hparams):
     """Prepares the annotations of every fold once."""
-    for pair in hparams["pairs"]:
+    for pair, models in hparams["pairs"].items():
+        # The models of a pair have one sampling rate, or their training stops.
+        overrides = {
+            **hparams["teacher_overrides"],
+            **(models.get("teacher") or {}),
+            **hparams["student_overrides"],
+            **(models.get("student") or {}),
+        }
+        rate = {k: v for k, v in overrides.items() if k == "sample_rate"}
         for run in hparams["runs"]:
             place = run_folder(hparams["output_folder"], pair, run)
             prepare_voxceleb(
@@ -303,6 +311,7 @@ def prepare_folds(hparams):
                 random_segment=True,
                 dev_pairs_file=str(fold_list(hparams, run, "dev")),
                 begun=any(place.glob("*/save/CKPT*")),
+                **rate,
             )
 
 
