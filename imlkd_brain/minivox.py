@@ -26,7 +26,6 @@ Authors
 
 import argparse
 import csv
-import fcntl
 import hashlib
 import itertools
 import json
@@ -49,6 +48,15 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from imlkd_brain.corpus_build import (
+    finish,
+    finished,
+    keep_or_drop,
+    last_line,
+    need_space,
+    sole_build,
+    write_json,
+)
 from imlkd_brain.errors import UserError, one_sentence_errors
 
 SAMPLE_RATE = 16000  # Hz, of everything that is written
@@ -763,7 +771,7 @@ def _apt_download(missing, packages, cache, debs):
         }
         gone = [name for name in names if name not in wanted]
         if gone:
-            reasons = filter(None, (_last_line(complaint), _last_line(error)))
+            reasons = filter(None, (last_line(complaint), last_line(error)))
             raise UserError(
                 f"apt offers no package {', '.join(gone)} "
                 f"({'; '.join(reasons)}); check the network and the sources "
@@ -851,15 +859,8 @@ def _apt_get_files(options, wanted, debs):
         return found
     scratch.mkdir()
     total = sum(size for _, size, _ in left.values())
-    free = shutil.disk_usage(debs).free
     # The packages, what they unpack to, and the corpus made of them.
-    if free < 4 * total:
-        raise UserError(
-            f"{debs}: {free / 1e9:.1f} GB are free and about "
-            f"{4 * total / 1e9:.1f} GB are needed to download and unpack "
-            f"{', '.join(left)}; free some space or choose another "
-            "--data_folder."
-        )
+    need_space(debs, 4 * total, f"download and unpack {', '.join(left)}")
     process = subprocess.Popen(
         ["apt-get", "-q", *options, "download", *left],
         cwd=scratch,
@@ -885,7 +886,7 @@ def _apt_get_files(options, wanted, debs):
     found.update(_keep_whole(left, scratch, debs))
     broken = [name for name in left if name not in found]
     if broken:
-        reason = _last_line(complaint.result()) or "size or SHA256 differ"
+        reason = last_line(complaint.result()) or "size or SHA256 differ"
         raise UserError(
             f"{', '.join(broken)} did not arrive whole ({reason}); run the "
             "same command again, what did arrive is kept."
@@ -906,12 +907,6 @@ def _keep_whole(wanted, scratch, debs):
             os.replace(path, debs / file)
             found[name] = debs / file
     return found
-
-
-def _last_line(text):
-    """The last line of a program's complaint, empty if there is none."""
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def sha256_of(path):
@@ -943,7 +938,7 @@ def unpack(debs, folder):
                 text=True,
             )
             if answer.returncode:
-                reason = _last_line(answer.stderr) or "no reason given"
+                reason = last_line(answer.stderr) or "no reason given"
                 raise UserError(
                     f"{debs[name]}: dpkg-deb cannot unpack it "
                     f"({reason}); delete the file and run the same command "
@@ -1045,14 +1040,12 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
         "packs": packs,
         "splits": hashlib.sha256(json.dumps(splits).encode()).hexdigest(),
     }
-    data_folder.mkdir(parents=True, exist_ok=True)
-    with open(data_folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another build is at work in {data_folder}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        manifest = _finished(data_folder, options)
+    hint = (
+        f" (with --deb-dir {data_folder / 'cache' / 'debs'} nothing is "
+        "downloaded twice)"
+    )
+    with sole_build(data_folder):
+        manifest = finished(data_folder, options, PARTS, hint)
         if manifest:
             print(f"{data_folder} is built already; nothing to do.")
             return manifest
@@ -1062,8 +1055,7 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
 def _build(data_folder, options, splits, parts, deb_dir):
     """Build what :func:`build` found to be missing; return the manifest."""
     packs, tiny = options["packs"], options["tiny"]
-    work = data_folder / ".building"
-    _keep_or_drop(data_folder, work, options)
+    work = keep_or_drop(data_folder, options, PARTS)
     packages = {
         package: PACKS[pack].component
         for pack in packs
@@ -1112,10 +1104,7 @@ def _build(data_folder, options, splits, parts, deb_dir):
         "trials": counts,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    for name in PARTS:
-        os.rename(work / name, data_folder / name)
-    write_json(data_folder / "manifest.json", manifest)
-    shutil.rmtree(work)
+    finish(data_folder, PARTS, manifest)
     return manifest
 
 
@@ -1128,54 +1117,6 @@ def _known_packs(packs):
             f"{', '.join(PACKS)}."
         )
     return [pack for pack in PACKS if pack in packs]
-
-
-def _finished(data_folder, options):
-    """The manifest of a finished build with the same options, else None."""
-    path = data_folder / "manifest.json"
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        there = manifest["options"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(
-            f"{path}: this is not a MiniVox manifest; choose another "
-            "--data_folder."
-        ) from None
-    if there != options:
-        differs = [key for key in options if there.get(key) != options[key]]
-        raise UserError(
-            f"{data_folder} holds a MiniVox built with another "
-            f"{' and '.join(differs)} ({there.get(differs[0])}); choose another "
-            f"--data_folder (with --deb-dir {data_folder / 'cache' / 'debs'} "
-            "nothing is downloaded twice) or delete this one."
-        )
-    return manifest
-
-
-def _keep_or_drop(data_folder, work, options):
-    """Go on in a working folder of the same options, else start it anew."""
-    there = [name for name in PARTS if (data_folder / name).exists()]
-    if not work.exists() and there:
-        raise UserError(
-            f"{data_folder}: {', '.join(there)} there and no manifest.json, so "
-            "this is no MiniVox; choose another --data_folder, this one is "
-            "left as it is."
-        )
-    path = work / "options.json"
-    if path.exists() and json.loads(path.read_text("utf-8")) == options:
-        print(f"going on with the unfinished build in {work}")
-        # An interrupt among the last renames: take those back.
-        for name in there:
-            os.rename(data_folder / name, work / name)
-        return
-    if work.exists():
-        print(f"{work} was begun with other options; starting anew")
-        shutil.rmtree(work)
-    (work / "wav").mkdir(parents=True)
-    (work / "rows").mkdir()
-    write_json(path, options)
 
 
 def _build_speakers(packs, trees, splits, tiny, work):
@@ -1241,13 +1182,6 @@ def _copy_licences(trees, folder):
         shutil.copyfile(tree / "doc" / name / "copyright", place / "copyright")
         paths[name] = f"licences/{name}/copyright"
     return paths
-
-
-def write_json(path, content):
-    """Write JSON to a temporary file and rename it."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def summary(data_folder, manifest):

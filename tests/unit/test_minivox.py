@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imlkd_brain import minivox
+from imlkd_brain import corpus_build, minivox
 from imlkd_brain.errors import UserError
 
 RATE = minivox.SAMPLE_RATE
@@ -315,9 +315,9 @@ def test_interrupted_build_goes_on(debs, tmp_path, monkeypatch, moment):
         if moment == "write_trials":
             patch.setattr(minivox, "write_trials", interrupt)
         else:
-            whole = minivox.write_json
+            whole = corpus_build.write_json
             patch.setattr(
-                minivox,
+                corpus_build,
                 "write_json",
                 lambda path, content: interrupt()
                 if path.name == "manifest.json"
