@@ -226,7 +226,7 @@ def test_build_is_whole_recognised_and_its_own(corpus, tmp_path, capsys):
             assert [label for label, *_ in lines] == ["1"] * 4
             for _, *files in lines:
                 assert all((folder / "wav" / file).is_file() for file in files)
-        # 12 train, one in five of the four of each fold but by group.
+        # Those with a label train, and the name of the file counts them.
         (labels,) = (folder / "labels").glob(f"fold{fold}_*.txt")
         named = labels.read_text().split()
         assert labels.name == f"fold{fold}_{len(named)}.txt"
@@ -455,8 +455,11 @@ def test_mistakes_are_one_sentence(corpus, repository, tmp_path):
         text=True,
     )
     blob = answer.stdout.strip()
-    (broken / "objects" / blob[:2] / blob[2:]).unlink()
+    lost = broken / "objects" / blob[:2] / blob[2:]
+    lost.unlink()
     refused(f"{FIRST} is missing", given=broken, commit=commit)
+    lost.write_bytes(b"half of it")
+    refused("git cannot read the corpus there", given=broken, commit=commit)
     (tmp_path / "file").write_text("mine")
     refused("no folder can be made", folder=tmp_path / "file")
     # A corpus of the user's own is never moved or overwritten.
