@@ -279,8 +279,9 @@ class IMLKDBrain(sb.Brain):
             raise UserError(
                 f"{name}: the model's answer to this validation utterance is "
                 "NaN or infinite, so no dev figure can be trusted; lower lr "
-                "or eta, or evaluate in fp32 (`--eval_precision fp32`), and "
-                "run again: it goes on from the last checkpoint."
+                "or eta in another output_folder, or evaluate in fp32 "
+                "(`--eval_precision fp32`) and run again: it goes on from the "
+                "last checkpoint."
             )
 
     def _crop(self, batch, seconds):
@@ -488,8 +489,8 @@ class IMLKDBrain(sb.Brain):
             )
         return (
             f"{what} is not finite at update {self.optimizer_step}{where}; "
-            "lower lr or eta and run again: it goes on from the last "
-            "checkpoint."
+            "lower lr or eta in another output_folder, or mend the audio and "
+            "run again: it goes on from the last checkpoint."
         )
 
     def _check_modules(self):

@@ -252,7 +252,7 @@ def test_the_last_checkpoint_is_the_model_unless_the_best_is_asked_for(
     (early / "CKPT.yaml").write_text(meta)
     weights = torch.load(early / "embedding_model.ckpt")
     torch.save(
-        {key: value + 1 for key, value in weights.items()},
+        {key: 2 * value for key, value in weights.items()},
         early / "embedding_model.ckpt",
     )
     options = small("hparams/minivox/train_teacher.yaml", tiny_minivox, folder)
@@ -264,11 +264,70 @@ def test_the_last_checkpoint_is_the_model_unless_the_best_is_asked_for(
         assert all(torch.equal(model[key], wanted[key]) for key in wanted)
 
 
-def test_debug_runs_a_few_batches(teacher, tiny_minivox, output):
-    folder = output / "debug"
-    said = run([*student(tiny_minivox, teacher, folder), "--debug"])
-    assert "Traceback" not in said
-    assert {row["updates"] for row in stats_of(folder)} == {"2", "4"}
+def files(folder):
+    """Every file below a folder, with its bytes."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_finished_model_is_not_touched_by_other_options_or_tries(
+    taught, teacher, tiny_minivox, output
+):
+    folder = output / "finished"
+    shutil.copytree(taught, folder)
+    before = files(folder)
+    options = student(tiny_minivox, teacher, folder)
+    for more, words in (
+        (["--eta=16"], "eta: 1.0 before, 16 now"),
+        (["--method=scratch"], "method: iml_kd before, scratch now"),
+        (["--max_grad_norm=1.0"], "max_grad_norm: 5.0 before, 1.0 now"),
+        (["--test_only", "--export=last"], "nothing was changed"),
+    ):
+        said = run([*options, *more], code=2)
+        assert "Traceback" not in said and words in said
+        assert files(folder) == before
+    run([*options, "--debug"])
+    assert {row["updates"] for row in stats_of(folder / "debug")} == {"2", "4"}
+    assert load_speaker_model(folder / "debug").embedding_dim == 16
+    shutil.rmtree(folder / "debug")
+    assert files(folder) == before
+
+
+def test_a_training_starts_from_another_of_other_speakers(
+    teacher, tiny_minivox, output
+):
+    folder = output / "adapted"
+    rows = (teacher / "save" / "train.csv").read_text().splitlines()
+    first, second = sorted({row.rpartition(",")[2] for row in rows[1:]})[:2]
+    some = output / "some.csv"
+    some.write_text("\n".join([rows[0], *filter(
+        lambda row: row.endswith((f",{first}", f",{second}")), rows[1:]
+    )]).replace(f",{second}", ",somebody") + "\n")  # fmt: skip
+    options = small(
+        "hparams/minivox/train_teacher.yaml",
+        tiny_minivox,
+        folder,
+        batch_size=4,
+        number_of_epochs=1,
+        # Nothing is learnt, so that the start is what is exported.
+        lr=0.0,
+        base_lr=0.0,
+        weight_decay=0.0,
+        skip_prep=True,
+        train_annotation=some,
+        valid_annotation=teacher / "save" / "dev.csv",
+    )
+    run([*options, f"--initial_weights={teacher}"])
+    said = (folder / "log.txt").read_text()
+    assert "the classifier's rows of 1 of 2 training speakers" in said
+    theirs, ours = map(load_speaker_model, (teacher, folder))
+    assert ours.speakers == sorted([first, "somebody"])
+    wanted = dict(theirs.embedding_model.named_parameters())
+    for name, value in ours.embedding_model.named_parameters():
+        assert torch.equal(value, wanted[name])
+    row = theirs.classifier.weight[theirs.speakers.index(first)]
+    assert torch.equal(ours.classifier.weight[ours.speakers.index(first)], row)
+    # A training that has begun does not ask for it any more.
+    run([*options, "--initial_weights=nowhere"])
 
 
 def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
@@ -297,6 +356,7 @@ def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
         measure_interval=1,
     )
     run([*options, "--debug"])
+    folder /= "debug"
     n_classes = 3 * n_speakers(tiny_minivox, "train", "dev")
     assert len(load_speaker_model(folder).speakers) == n_classes
     (*_, last) = stats_of(folder)

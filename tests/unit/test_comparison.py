@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from synthetic import TRAIN_SPEAKERS, write_corpus, write_model
+from synthetic import ROOT, TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
-from imlkd_brain import comparison, plots
+from imlkd_brain import comparison, plots, trained_with
 from imlkd_brain.comparison import (
     collect_runs,
     dev_table,
@@ -29,6 +29,7 @@ from imlkd_brain.comparison import (
 )
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError
+from imlkd_brain.trained_with import TrainingRecord
 
 RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
 
@@ -621,28 +622,90 @@ def test_a_cache_goes_with_the_last_training_of_its_run(hparams):
     assert not caches[1].exists()
 
 
-def test_what_was_trained_otherwise_is_refused(hparams, monkeypatch):
-    monkeypatch.setattr(compare.subprocess, "Popen", lambda *a, **k: None)
-    hparams["threads"] = 1
-    hparams["methods"]["long"]["methods"] = {"iml_kd": {"raw": {"batch": 0.5}}}
-    jobs = compare.plan(hparams)
-    for job in jobs:
-        compare.start(hparams, job)
-    compare.check_overrides(compare.plan(hparams))
+@pytest.fixture
+def trained(hparams, tmp_path, monkeypatch):
+    """Every run of a comparison as finished, by YAMLs of its own."""
+    monkeypatch.setattr(trained_with, "model_identity", lambda _: "before")
+    for part in ("teacher", "student"):
+        path = tmp_path / f"{part}.yaml"
+        yaml = ROOT / "hparams" / "minivox" / "iml_kd.yaml"
+        path.write_text(yaml.read_text())
+        hparams[f"train_{part}"] = str(path)
+    for job in compare.plan(hparams):
+        finish(job)
+    return hparams
+
+
+def finish(job):
+    """A record of a training and what shows that it is finished."""
+    model = job["folder"] / "inference" / "embedding_model.ckpt"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    model.write_bytes(b"")
+    record = TrainingRecord.of_command(job["command"][2:])
+    record.content["data"] = {"teacher": "before"}
+    record.write(model.parent)
+
+
+def test_a_run_of_other_options_is_not_counted_as_done(trained):
+    compare.check_trained(compare.plan(trained))
     # Another folder is another record; the same one must have the same.
+    trained["methods"]["long"]["number_of_epochs"] = 5
+    with pytest.raises(
+        UserError, match="long/.*number_of_epochs: 9 before, 5 now.*output_fold"
+    ):
+        compare.check_trained(compare.plan(trained))
+    trained["methods"]["long"]["number_of_epochs"] = 10
+    with pytest.raises(UserError, match="number_of_epochs: 9 before, 10 now"):
+        compare.check_trained(compare.plan(trained))
+    trained["methods"]["long"]["number_of_epochs"] = 9
+    trained["teacher_overrides"] = {}
+    with pytest.raises(
+        UserError, match="teacher/.*number_of_epochs: 3 before, 4 now"
+    ):
+        compare.check_trained(compare.plan(trained))
+    trained["output_folder"] += "2"
+    compare.check_trained(compare.plan(trained))
+
+
+def test_an_edited_training_yaml_is_seen(trained):
+    path = Path(trained["train_student"])
+    text = path.read_text()
+    # What only says where and how to run, or is overridden, does not count.
+    path.write_text(
+        text.replace("num_workers: 0", "num_workers: 2")
+        .replace("lr: 0.01 ", "lr: 0.05 ")
+        .replace("seed: 1986", "seed: 5")
+    )
+    compare.check_trained(compare.plan(trained))
+    path.write_text(text.replace("margin: 0.2", "margin: 0.3"))
+    with pytest.raises(
+        UserError, match="scratch/.*margin: 0.2 before, 0.3 now"
+    ):
+        compare.check_trained(compare.plan(trained))
+
+
+def test_a_student_of_another_teacher_is_refused(trained, monkeypatch):
+    jobs = compare.plan(trained)
+    compare.check_trained(jobs)
+    monkeypatch.setattr(trained_with, "model_identity", lambda _: "after")
+    with pytest.raises(
+        UserError, match="scratch/.*teacher: content before before, content aft"
+    ):
+        compare.check_trained(jobs)
+
+
+def test_overrides_that_an_earlier_version_kept_are_understood(hparams):
+    for job in compare.plan(hparams):
+        job["folder"].mkdir(parents=True)
+        (job["folder"] / "overrides.json").write_text(
+            json.dumps(job["overrides"])
+        )
+    compare.check_trained(compare.plan(hparams))
     hparams["methods"]["long"]["number_of_epochs"] = 5
     with pytest.raises(
         UserError, match="long: .*number_of_epochs 9 before, 5 now.*output_fold"
     ):
-        compare.check_overrides(compare.plan(hparams))
-    hparams["methods"]["long"]["number_of_epochs"] = 9
-    hparams["teacher_overrides"] = {}
-    with pytest.raises(
-        UserError, match="teacher: .*number_of_epochs 3 before, left out now"
-    ):
-        compare.check_overrides(compare.plan(hparams))
-    hparams["output_folder"] += "2"
-    compare.check_overrides(compare.plan(hparams))
+        compare.check_trained(compare.plan(hparams))
 
 
 def test_a_key_left_out_is_named(tmp_path):

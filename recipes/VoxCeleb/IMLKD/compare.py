@@ -46,13 +46,13 @@ from imlkd_brain.comparison import (
     read_curves,
     run_folder,
     write_report,
-    write_whole,
 )
 from imlkd_brain.dataio import load_hyperparameters
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.plots import require_matplotlib
 from imlkd_brain.processes import child_environment
 from imlkd_brain.teacher import INFERENCE
+from imlkd_brain.trained_with import SAVE, TrainingRecord, read_record
 from imlkd_brain.verification import read_trials, speaker_of
 from speechbrain.utils.distributed import infer_device
 
@@ -178,7 +178,21 @@ def job(hparams, recipe, folder, places, overrides, depends):
         "command": command,
         "depends": depends,
         "overrides": overrides,
+        "data": training_files(places, overrides),
     }
+
+
+def training_files(places, overrides):
+    """What a training's result depends on, by the name in its record."""
+    given = {**places, **overrides}
+    names = {
+        "train_annotation": "train_annotation",
+        "valid_annotation": "valid_annotation",
+        "valid_trials": "valid_trials",
+        "teacher": "teacher_folder",
+        "initial_weights": "initial_weights",
+    }
+    return {name: given[key] for name, key in names.items() if key in given}
 
 
 def option(value):
@@ -266,28 +280,46 @@ def is_done(folder):
     return (folder / INFERENCE / "hyperparams.yaml").is_file()
 
 
-def check_overrides(jobs):
-    """Refuses what was trained with other overrides under the same name.
+def check_trained(jobs):
+    """Refuses what was trained with other options under the same name.
 
-    A folder without a record was put there by hand, and is trusted.
+    The training YAML counts as well as the overrides, and so do the
+    annotations and the teacher. Before trainings kept that themselves there
+    was a record of the overrides here. A folder without either was put there
+    by hand, and is trusted.
     """
     for current in jobs:
-        record = current["folder"] / OVERRIDES
-        if not record.is_file():
-            continue
-        before, now = json.loads(record.read_text()), current["overrides"]
-        different = [
-            f"{key} {before.get(key, 'left out')} before, "
-            f"{now.get(key, 'left out')} now"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        if different:
-            raise UserError(
-                f"{current['folder']}: trained with other options "
-                f"({'; '.join(different)}); give the method another name or "
-                "the comparison another output_folder, or remove this folder."
-            )
+        folder = current["folder"]
+        save = folder / SAVE
+        if read_record(folder / INFERENCE) or read_record(save):
+            if "record" not in current:
+                current["record"] = TrainingRecord.of_command(
+                    current["command"][2:]
+                )
+            current["record"].add_data(**current["data"])
+            current["record"].check(folder, save, same_limits=True)
+        else:
+            check_overrides(current)
+
+
+def check_overrides(current):
+    """Compares the overrides that an earlier version kept, where it did."""
+    record = current["folder"] / OVERRIDES
+    if not record.is_file():
+        return
+    before, now = json.loads(record.read_text()), current["overrides"]
+    different = [
+        f"{key} {before.get(key, 'left out')} before, "
+        f"{now.get(key, 'left out')} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if different:
+        raise UserError(
+            f"{current['folder']}: trained with other options "
+            f"({'; '.join(different)}); give the method another name or "
+            "the comparison another output_folder, or remove this folder."
+        )
 
 
 def prepare_folds(hparams):
@@ -372,8 +404,6 @@ def run_jobs(hparams, jobs):
 def start(hparams, current):
     """Starts one training with its share of the cores."""
     current["folder"].mkdir(parents=True, exist_ok=True)
-    record = current["folder"] / OVERRIDES
-    write_whole(record, json.dumps(current["overrides"], ensure_ascii=False))
     with open(current["folder"] / "output.txt", "a") as output:
         return subprocess.Popen(
             current["command"],
@@ -403,11 +433,14 @@ def main(argv):
 
 def train_and_report(hparams, jobs, run_opts, argv):
     """Everything that needs the runs for itself."""
-    check_overrides(jobs)
+    check_trained(jobs)
     prepare_folds(hparams)
+    check_trained(jobs)
     check_unseen(hparams)
     link_teachers(hparams)
     run_jobs(hparams, jobs)
+    # A teacher that was trained just now may be another than its students'.
+    check_trained(jobs)
     curves = read_curves(
         hparams["output_folder"],
         hparams["pairs"],

@@ -20,6 +20,7 @@ import pandas as pd
 
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.processes import child_environment
+from imlkd_brain.trained_with import SAVE, TrainingRecord
 
 DATA = "data/minivox"
 RESULTS = "results/minivox"
@@ -76,6 +77,7 @@ def run_group(group):
     todo = []
     for name, command, done in group:
         if done and os.path.exists(done):
+            check_done(command, done)
             print(f"\n== {name}: done before ({done})", flush=True)
         else:
             todo.append((name, command))
@@ -110,6 +112,18 @@ def run_group(group):
             "file); run the same command again, what is done is kept."
         )
     return seconds
+
+
+def check_done(command, done):
+    """Stops where a training was done with other options than today's."""
+    script, *options = command
+    if script != "train_kd.py":
+        return
+    folder = os.path.dirname(os.path.dirname(done))
+    record = TrainingRecord.of_command(options)
+    if "teacher" not in options[0]:
+        record.add_data(teacher=f"{RESULTS}/teacher/1986")
+    record.check(folder, os.path.join(folder, SAVE), same_limits=True)
 
 
 def main():

@@ -38,7 +38,6 @@ from imlkd_brain.dataio import (
     check_known_speakers,
     encode_speakers,
     find_list,
-    load_hyperparameters,
     train_dataset,
     valid_dataset,
     valid_trials,
@@ -51,6 +50,7 @@ from imlkd_brain.features import (
     frame_rate,
     has_statistics,
 )
+from imlkd_brain.initial_weights import start_from
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import kept_prototypes, load_speaker_model
 from imlkd_brain.teacher_cache import (
@@ -58,6 +58,12 @@ from imlkd_brain.teacher_cache import (
     cache_bytes,
     check_cache_size,
     copies_of,
+)
+from imlkd_brain.trained_with import (
+    TrainingRecord,
+    has_checkpoint,
+    load_training,
+    training_data,
 )
 from speechbrain.utils.distributed import (
     infer_device,
@@ -150,11 +156,16 @@ def check_before_training(hparams):
             )
 
 
+def n_processes():
+    """How many processes train together."""
+    if is_distributed_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
 def processes_and_batches(hparams, n_train):
     """How many processes train, and how many batches an epoch each has."""
-    processes = 1
-    if is_distributed_initialized():
-        processes = torch.distributed.get_world_size()
+    processes = n_processes()
     options = hparams["train_dataloader_options"]
     return processes, batches_per_epoch(
         n_train,
@@ -202,6 +213,26 @@ def add_speaker_modules(hparams, n_speakers, n_updates):
     )
     hparams["checkpointer"].add_recoverable(
         "lr_annealing", hparams["lr_annealing"]
+    )
+
+
+def add_initial_weights(hparams, label_encoder):
+    """Starts from a trained model, where the key says so.
+
+    Not where there is a checkpoint, which has these weights trained on.
+    """
+    source = hparams["initial_weights"]
+    if source is None or has_checkpoint(hparams["save_folder"]):
+        return
+    n_rows = start_from(
+        source,
+        hparams["embedding_model"],
+        hparams["classifier"],
+        [label_encoder.ind2lab[i] for i in range(len(label_encoder))],
+    )
+    logger.info(
+        f"Initial weights: {source}, with the classifier's rows of {n_rows} of "
+        f"{len(label_encoder)} training speakers."
     )
 
 
@@ -263,7 +294,7 @@ def add_teacher_cache(hparams, n_train):
 
 def main(argv):
     """Prepares the data, trains, and exports the model."""
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    hparams_file, hparams, run_opts, overrides = load_training(argv)
     set_tf32(hparams["allow_tf32"])
     check_before_training(hparams)
     if "objective" in hparams and hparams["objective"].needs_teacher:
@@ -274,6 +305,11 @@ def main(argv):
             hparams["mean_var_norm"],
             hparams["sample_rate"],
         )
+    trained_with = TrainingRecord(hparams_file, overrides, run_opts)
+    trained_with.add_data(**training_data(hparams))
+    folders = hparams["output_folder"], hparams["save_folder"]
+    # Before anything is rewritten, hyperparams.yaml for one
+    trained_with.check_before_training(*folders)
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
@@ -327,6 +363,13 @@ def main(argv):
     )
     add_teacher(hparams, run_opts, label_encoder, train_data)
 
+    # Again, with the annotations that were prepared just now
+    trained_with.add_data(**training_data(hparams))
+    trained_with.add_processes(n_processes())
+    trained_with.check(*folders)
+    run_on_main(trained_with.write, args=[hparams["save_folder"]])
+    add_initial_weights(hparams, label_encoder)
+
     hparams["loggers"] = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
         hparams["loggers"].append(hparams["tensorboard_logger"]())
@@ -365,7 +408,9 @@ def main(argv):
             "classifier": brain.modules["classifier"],
             "label_encoder": label_encoder,
             "sample_rate": hparams["sample_rate"],
+            "compute_features": brain.modules["compute_features"],
             "mean_var_norm": brain.modules["mean_var_norm"],
+            "trained_with": trained_with,
         },
     )
     logger.info(

@@ -1,0 +1,593 @@
+"""What a training was started with, kept beside its checkpoints.
+
+A folder holds the checkpoints of one training. ``trained_with.json`` says of
+which: the resolved hyperparameters, the run options that change the result,
+and what the data and the teacher are. A start with other options stops before
+it changes anything, so that no model is taken for another.
+
+Authors: IML-KD contributors
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+
+import speechbrain as sb
+from imlkd_brain.brain import batchnorm_of
+from imlkd_brain.dataio import load_hyperparameters
+from imlkd_brain.errors import UserError
+from imlkd_brain.teacher import (
+    INFERENCE,
+    find_inference_folder,
+    load_speaker_model,
+)
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+RECORD = "trained_with.json"
+SAVE = "save"
+DEBUG = "debug"
+
+# Keys of the YAML that may change between two starts of one training, and what
+# stands for their value in the record, also where another key refers to them.
+# Every other key counts. Files and teacher count by their content instead.
+MAY_CHANGE = {
+    **{
+        key: key
+        for key in (
+            "output_folder",
+            "save_folder",
+            "train_log",
+            "teacher_folder",
+            "teacher_cache",
+            "data_folder",
+            "data_folder_noise",
+            "data_folder_rir",
+            "noise_annotation",
+            "rir_annotation",
+            "NOISE_DATASET_URL",
+            "RIR_DATASET_URL",
+            "train_annotation",
+            "valid_annotation",
+            "valid_trials",
+            "verification_file",
+            "initial_weights",
+            "export",
+        )
+    },
+    "skip_prep": False,
+    "use_tensorboard": False,
+    "ckpt_interval_minutes": 0,
+    "ckpt_interval_steps": 0,
+    "measure_interval": 0,
+    "teacher_cache_limit": 0,
+    "internal_batch_size": None,
+    "num_workers": 0,
+}
+# Objects that write logs and checkpoints, and what only repeats the seed or the
+# number of epochs, which are compared by themselves.
+LEFT_OUT = {
+    "__set_seed",
+    "train_logger",
+    "tensorboard_logger",
+    "checkpointer",
+    "epoch_counter",
+    "number_of_epochs",
+}
+# How data are read, at any depth of the YAML.
+READING = {
+    "num_workers",
+    "pin_memory",
+    "persistent_workers",
+    "prefetch_factor",
+    "multiprocessing_context",
+}
+# Run options of SpeechBrain that change the result. Those left out say where
+# and how fast it runs, how dev figures are computed, or what to do about a step
+# that is not finite: a training without one is the same with and without them.
+RUN_OPTIONS = (
+    "precision",
+    "auto_mix_prec",
+    "bfloat16_mix_prec",
+    "max_grad_norm",
+    "grad_accumulation_factor",
+    "remove_vector_weight_decay",
+)
+# These may be raised: what was done is the beginning of what is to be done.
+LIMITS = ("number_of_epochs", "optimizer_step_limit")
+
+# Keys with something for each method, and the object that is given them.
+OF_METHOD = ("methods", "batchnorm", "objective")
+
+
+class TrainingRecord:
+    """What a start of a training asks for, to compare with what was trained.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The training YAML.
+    overrides : str or dict
+        The command line's overrides.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's run options.
+
+    Attributes
+    ----------
+    content : dict
+        What is written to ``trained_with.json``.
+    """
+
+    def __init__(self, hparams_file, overrides="", run_opts=None):
+        keys, resolved = _resolved(hparams_file, _mapping(overrides))
+        self.is_try = bool(_run_option("debug", run_opts, keys))
+        self.content = {
+            "limits": {
+                "number_of_epochs": keys.get("number_of_epochs"),
+                "optimizer_step_limit": _run_option(
+                    "optimizer_step_limit", run_opts, keys
+                ),
+            },
+            "hyperparameters": resolved,
+            "run_options": {
+                name: _run_option(name, run_opts, keys) for name in RUN_OPTIONS
+            },
+            "data": {},
+        }
+
+    @classmethod
+    def of_command(cls, argv):
+        """The record of a command line, without building its objects.
+
+        Arguments
+        ---------
+        argv : list of str
+            Arguments after the script's name.
+
+        Returns
+        -------
+        record : TrainingRecord
+        """
+        hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+        return cls(hparams_file, overrides, run_opts)
+
+    def add_data(self, **files):
+        """Add what files hold; a file that is not there yet is left out.
+
+        Arguments
+        ---------
+        **files : str or None
+            ``train_annotation`` and ``valid_annotation``: CSVs, known by
+            their utterances, wherever these lie. ``teacher`` and
+            ``initial_weights``: folders of a model, known by its weights and
+            description. Anything else by its bytes. None where the training
+            does without.
+        """
+        for name, path in files.items():
+            if path is None:
+                self.content["data"][name] = None
+            elif name in ("teacher", "initial_weights"):
+                try:
+                    folder = find_inference_folder(path)
+                except UserError:
+                    continue
+                self.content["data"][name] = model_identity(folder)
+            elif os.path.isfile(path):
+                identify = (
+                    annotation_identity
+                    if name.endswith("annotation")
+                    else file_identity
+                )
+                self.content["data"][name] = identify(path)
+
+    def add_processes(self, number):
+        """Add the number of processes, which share an update's batches."""
+        self.content["data"]["processes"] = number
+
+    def check(self, output_folder, save_folder, same_limits=False):
+        """Stop where these folders hold a training with other options.
+
+        Arguments
+        ---------
+        output_folder : str or Path
+            Its ``inference`` is the finished model.
+        save_folder : str or Path
+            Has the checkpoints.
+        same_limits : bool
+            Whether the number of epochs and updates must be the same too;
+            otherwise they may be raised.
+
+        Returns
+        -------
+        known : bool
+            Whether what is there has a record. False as well where there is
+            nothing, and with ``--debug``, which begins anew.
+
+        Raises
+        ------
+        UserError
+            Naming the keys with both values.
+        """
+        known = False
+        if self.is_try:
+            return known
+        for folder, there in (
+            (Path(save_folder), has_checkpoint(save_folder)),
+            (Path(output_folder, INFERENCE), _has_model(output_folder)),
+        ):
+            if not there:
+                continue
+            before = read_record(folder)
+            if before is None:
+                continue
+            known = True
+            found = differences(before, self.content, same_limits)
+            if found:
+                more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+                raise UserError(
+                    f"{folder}: trained with other options "
+                    f"({'; '.join(found[:5])}{more}); give another "
+                    "output_folder or the options of before, or remove this "
+                    "folder to train anew."
+                )
+        return known
+
+    def check_before_training(self, output_folder, save_folder):
+        """:meth:`check`, and a warning where there is no record to go by."""
+        there = has_checkpoint(save_folder) or _has_model(output_folder)
+        known = self.check(output_folder, save_folder)
+        if there and not known and not self.is_try:
+            logger.warning(
+                f"{output_folder}: there is a training without {RECORD}, of "
+                "an earlier version of this recipe; whether it had the same "
+                "options cannot be checked."
+            )
+
+    def write(self, folder):
+        """Write the record whole; the same one is left as it is.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Where ``trained_with.json`` goes.
+        """
+        if read_record(folder) == self.content:
+            return
+        path = Path(folder, RECORD)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(f"{RECORD}.tmp")
+        # Sorted: the same content is the same file.
+        text = json.dumps(
+            self.content, indent=1, ensure_ascii=False, sort_keys=True
+        )
+        building.write_text(text + "\n", encoding="utf-8")
+        os.replace(building, path)
+
+
+def training_data(hparams):
+    """Return the files and models that a training's result depends on.
+
+    Arguments
+    ---------
+    hparams : dict
+        The training YAML's objects.
+
+    Returns
+    -------
+    dict
+        For :meth:`TrainingRecord.add_data`.
+    """
+    data = {
+        key: hparams[key]
+        for key in ("train_annotation", "valid_annotation", "valid_trials")
+    }
+    data["initial_weights"] = hparams.get("initial_weights")
+    if "objective" in hparams and hparams["objective"].needs_teacher:
+        data["teacher"] = hparams["teacher_folder"]
+    if hparams["augmentation"]:
+        for key in ("noise_annotation", "rir_annotation"):
+            if key in hparams:
+                data[key] = hparams[key]
+    return data
+
+
+def load_training(argv):
+    """Parse the training's command line, and keep tries from real models.
+
+    ``--debug`` goes to the folder ``debug`` of the output folder, so that it
+    leaves everything else there as it is. It begins anew each time.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments after the script's name.
+
+    Returns
+    -------
+    hparams_file, hparams, run_opts, overrides
+        See :func:`imlkd_brain.dataio.load_hyperparameters`.
+
+    Raises
+    ------
+    UserError
+        For ``--test_only``, and as ``load_hyperparameters``.
+    """
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    if _run_option("test_only", run_opts, hparams):
+        raise UserError(
+            "--test_only: this script trains and has no test; nothing was "
+            "changed, test the trained model with verify.py."
+        )
+    if _run_option("debug", run_opts, hparams):
+        folder = os.path.join(hparams["output_folder"], DEBUG)
+        places = {
+            "output_folder": folder,
+            "save_folder": os.path.join(folder, SAVE),
+            "train_log": os.path.join(folder, "train_log.txt"),
+        }
+        if if_main_process() and not run_opts.debug_persistently:
+            # Of the try before, which may have had other options
+            shutil.rmtree(folder, ignore_errors=True)
+        overrides = _mapping(overrides)
+        overrides.update({k: v for k, v in places.items() if k in hparams})
+        with open(hparams_file, encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream, overrides)
+    return hparams_file, hparams, run_opts, overrides
+
+
+def read_record(folder):
+    """Return a folder's record; None if there is none.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where ``trained_with.json`` may be.
+
+    Returns
+    -------
+    content : dict or None
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    path = Path(folder, RECORD)
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); restore it, or give another "
+            "output_folder."
+        ) from error
+
+
+def differences(before, now, same_limits=False):
+    """Say in which options that change the result two records differ.
+
+    Arguments
+    ---------
+    before, now : dict
+        The records' contents.
+    same_limits : bool
+        Whether a raised number of epochs or updates is a difference.
+
+    Returns
+    -------
+    list of str
+        ``key: old before, new now``, keys of the YAML first.
+
+    Example
+    -------
+    >>> differences(
+    ...     {"hyperparameters": {"eta": 1.0, "lr": 0.1}},
+    ...     {"hyperparameters": {"eta": 16, "lr": 0.1}},
+    ... )
+    ['eta: 1.0 before, 16 now']
+    """
+    found = []
+    for name in LIMITS:
+        old, new = (r.get("limits", {}).get(name) for r in (before, now))
+        lowered = new is not None and (old is None or new < old)
+        if lowered or (same_limits and old != new):
+            found.append(_difference(name, old, new))
+    said = []
+    for part in ("hyperparameters", "run_options"):
+        old, new = (dict(_leaves(r.get(part, {}))) for r in (before, now))
+        names = [n for n in {**old, **new} if old.get(n) != new.get(n)]
+        if "method" in names:
+            # Its weights and policy come with it.
+            names = [n for n in names if n.partition(".")[0] not in OF_METHOD]
+        # What refers to a key changes with it, and is not named as well.
+        for name in sorted(names, key=lambda n: (n.count("."), n)):
+            change = (old.get(name), new.get(name))
+            if "." not in name or change not in said:
+                said.append(change)
+                found.append(_difference(name, *change))
+    old, new = (r.get("data", {}) for r in (before, now))
+    for name in sorted({*old} & {*new}):
+        if old[name] != new[name]:
+            values = (_short(data[name]) for data in (old, new))
+            found.append(_difference(name, *values))
+    return found
+
+
+def _difference(name, old, new):
+    """One difference in words."""
+    old, new = ("left out" if v is None else v for v in (old, new))
+    return f"{name}: {old} before, {new} now"
+
+
+def _short(identity):
+    """What stands for a file's content in a message."""
+    if isinstance(identity, str):
+        return f"content {identity[:8]}"
+    return identity
+
+
+def annotation_identity(path):
+    """Return what identifies the utterances of an annotation, in order.
+
+    Arguments
+    ---------
+    path : str or Path
+        A CSV of ``prepare_voxceleb``. Where the audio files lie does not
+        count.
+
+    Returns
+    -------
+    str
+        SHA-256 in hex.
+    """
+    digest = hashlib.sha256()
+    with open(path, newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream, skipinitialspace=True):
+            row["wav"] = os.path.basename(row.get("wav") or "")
+            digest.update(repr(sorted(row.items(), key=str)).encode())
+    return digest.hexdigest()
+
+
+def file_identity(path):
+    """Return the SHA-256 of a file's bytes, in hex."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def model_identity(folder):
+    """Return the key of a model in an inference folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        See :func:`imlkd_brain.teacher.load_speaker_model`.
+
+    Returns
+    -------
+    str
+        See :class:`imlkd_brain.teacher.SpeakerModel`.
+    """
+    folder = find_inference_folder(folder)
+    weights = os.stat(folder / "embedding_model.ckpt")
+    return _model_key(str(folder), weights.st_mtime_ns, weights.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _model_key(folder, changed, inode):
+    """The key of a model, computed once as long as its file is the same."""
+    return load_speaker_model(folder).key
+
+
+def has_checkpoint(save_folder):
+    """Whether a folder holds a checkpoint to go on from."""
+    return any(Path(save_folder).glob("CKPT+*"))
+
+
+def _has_model(output_folder):
+    """Whether there is a finished model."""
+    return Path(output_folder, INFERENCE, "embedding_model.ckpt").is_file()
+
+
+def _run_option(name, run_opts, hparams):
+    """A run option: from the command line, else the YAML, else SpeechBrain."""
+    value = getattr(run_opts, name, None)
+    if run_opts is not None and name in run_opts.overridden_args:
+        return value
+    return hparams.get(name, value)
+
+
+def _mapping(overrides):
+    """Overrides as a mapping, whether they are one or text."""
+    if isinstance(overrides, str):
+        return YAML().load(overrides) or {}
+    return dict(overrides or {})
+
+
+def _resolved(hparams_file, overrides):
+    """What a YAML resolves to, objects as their description.
+
+    Returns
+    -------
+    keys : dict
+        The plain value of every key, of which those in MAY_CHANGE are hidden.
+    counting : dict
+        What changes the result.
+    """
+    with open(hparams_file, encoding="utf-8") as stream:
+        resolved = resolve_references(stream, {**overrides, **MAY_CHANGE})
+    keys = _plain(YAML().load(resolved))
+    counting = {
+        key: value
+        for key, value in keys.items()
+        if key not in MAY_CHANGE and key not in LEFT_OUT
+    }
+    # A method's weights are its own: what is done to others does not count.
+    method = counting.get("method")
+    for holder in (counting, _arguments(counting.get("objective"))):
+        if isinstance(holder.get("methods"), dict):
+            holder["methods"] = {method: holder["methods"].get(method)}
+    if isinstance(counting.get("batchnorm"), dict):
+        counting["batchnorm"] = batchnorm_of(counting["batchnorm"], method)
+    return keys, counting
+
+
+def _arguments(description):
+    """The arguments in an object's description; {} for anything else."""
+    if isinstance(description, dict) and len(description) == 1:
+        (arguments,) = description.values()
+        if isinstance(arguments, dict):
+            return arguments
+    return {}
+
+
+def _plain(node):
+    """A YAML node as plain Python; an object is {its tag: its arguments}."""
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if isinstance(node, dict):
+        plain = {
+            str(key): _plain(value)
+            for key, value in node.items()
+            if key not in READING
+        }
+    elif isinstance(node, list):
+        plain = [_plain(value) for value in node]
+    elif node is None or isinstance(node, bool):
+        return node
+    elif type(node).__name__ == "ScalarBoolean":
+        return bool(node)
+    elif isinstance(node, int):
+        return int(node)
+    elif isinstance(node, float):
+        return float(node)
+    else:
+        plain = str(getattr(node, "value", node))
+    if tag is None or tag.startswith("tag:yaml.org"):
+        return plain
+    return {tag: plain}
+
+
+def _leaves(node, name=""):
+    """Yield (dotted name, value) of all that is no mapping."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            # An object's arguments go by its own name.
+            below = name if key.startswith("!") else f"{name}.{key}"
+            if key.startswith("!"):
+                yield f"{name}.class".strip("."), key
+            for leaf in _leaves(value, below):
+                yield leaf
+    elif isinstance(node, list) and any(isinstance(v, dict) for v in node):
+        for index, value in enumerate(node):
+            for leaf in _leaves(value, f"{name}.{index}"):
+                yield leaf
+    else:
+        yield name.strip("."), node
