@@ -11,6 +11,8 @@ Tables, printed and written to bench_verification.md beside this file:
   one sort of the same scores, which is the floor;
 - cosine scores of a list of VoxCeleb1-H's size beside torch's on gathered
   rows, with the bytes that must move at least;
+- bootstrap over speakers of 550,000 trials beside the way that sums up the
+  whole list in every draw, with the equality of their results;
 - s-norm of a list of VoxCeleb1-O's size beside the per-trial way measured on
   a part of the trials, and beside one product with the cohort, which is the
   floor of the adaptive kind.
@@ -23,6 +25,7 @@ Authors: IML-KD contributors
 """
 
 import datetime
+import math
 import os
 import platform
 import re
@@ -46,6 +49,10 @@ DIM = 192
 COHORT = 20000
 VOX1_O = (4708, 37611)  # utterances, trials
 VOX1_H = (137924, 551000)
+# Speakers and trials: few speakers with every pair of them in the list, and
+# the size of VoxCeleb1-E, where most pairs of speakers are not in the list.
+BOOTSTRAPS = ((40, 550000), (1251, 580000))
+DRAWS = 100
 PART = 24  # trials that the per-trial way is measured on
 
 
@@ -82,6 +89,15 @@ def peak_bytes():
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
+def measure_bootstrap_peak(speakers, trials):
+    """Added peak memory of a bootstrap, in a process of its own."""
+    listed = speaker_trials(speakers, trials)
+    metrics.bootstrap_over_speakers(*speaker_trials(10, 1000), samples=2)
+    before = peak_bytes()
+    metrics.bootstrap_over_speakers(*listed, samples=DRAWS)
+    print(peak_bytes() - before)
+
+
 def measure_peak(trials):
     """Added peak memory of EER and minDCF, in a process of its own."""
     scores = random_scores(trials)
@@ -92,10 +108,10 @@ def measure_peak(trials):
     print(peak_bytes() - before)
 
 
-def added_peak(trials):
-    """Run :func:`measure_peak` in a fresh process; MB."""
+def added_peak(*sizes):
+    """Run one of the two above in a fresh process; MB."""
     done = subprocess.run(
-        [sys.executable, __file__, "--peak", str(trials)],
+        [sys.executable, __file__, "--peak", *map(str, sizes)],
         capture_output=True,
         text=True,
         check=True,
@@ -197,6 +213,115 @@ def scoring_table():
     yield ""
 
 
+def speaker_trials(speakers, trials):
+    """Scores, labels and speakers of both sides, about 8 % EER."""
+    generator = torch.Generator().manual_seed(SEED)
+
+    def drawn(high):
+        return torch.randint(high, (trials,), generator=generator)
+
+    labels = drawn(2).bool()
+    enrol = drawn(speakers)
+    other = (enrol + 1 + drawn(speakers - 1)) % speakers
+    test = torch.where(labels, enrol, other)
+    of_speaker = 0.04 * torch.randn(speakers, generator=generator)
+    scores = 0.2 + 0.4 * labels + of_speaker[enrol] + of_speaker[test]
+    scores += 0.12 * torch.randn(trials, generator=generator)
+    return scores, labels, enrol, test
+
+
+def bootstrap_of_whole_lists(
+    scores, labels, enrol, test, p_target=0.01, samples=1000, seed=0
+):
+    """The bootstrap as it was: a draw weighs and sums up the whole list."""
+    order = torch.argsort(scores)
+    labels, enrol, test = labels[order], enrol[order], test[order]
+    ordered = scores[order]
+    last = torch.ones_like(labels)
+    last[:-1] = ordered[:-1] != ordered[1:]
+    speakers = int(torch.maximum(enrol.max(), test.max())) + 1
+    generator = torch.Generator().manual_seed(seed)
+    replicates = {
+        name: torch.full((samples,), math.nan, dtype=torch.float64)
+        for name in ("eer", "min_dcf")
+    }
+
+    def shares(weights):
+        cumulated = torch.cumsum(weights, dim=1)
+        return torch.nn.functional.pad(
+            cumulated[:, last] / cumulated[:, -1:], (1, 0)
+        )
+
+    block = max(1, 2**18 // len(ordered))
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        drawn = torch.randint(speakers, (rows, speakers), generator=generator)
+        times = torch.zeros(rows, speakers, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        weights = times[:, enrol]
+        weights = torch.where(labels, weights, weights * times[:, test])
+        p_miss = shares(weights * labels)
+        p_fa = 1.0 - shares(weights * ~labels)
+        best = torch.argmin((p_fa - p_miss).abs(), dim=1, keepdim=True)
+        eer = (p_fa.gather(1, best) + p_miss.gather(1, best)).squeeze(1) / 2
+        cost = p_target * p_miss + (1 - p_target) * p_fa
+        unit = min(p_target, 1 - p_target)
+        valid = ~(p_miss.isnan() | p_fa.isnan()).any(dim=1)
+        for name, values in (
+            ("eer", eer),
+            ("min_dcf", cost.min(dim=1).values / unit),
+        ):
+            replicates[name][start : start + rows] = torch.where(
+                valid, values, torch.full_like(values, math.nan)
+            )
+    return replicates
+
+
+def bootstrap_table():
+    """Bootstrap over speakers beside the way that sums up whole lists."""
+    yield "### Bootstrap over speakers: EER and minDCF of a draw"
+    yield ""
+    yield (
+        "Floor: the speakers of a trial (one of a target, two of a nontarget, "
+        "4 bytes each) are read once in a draw."
+    )
+    yield ""
+    yield (
+        "| trials | speakers | bytes of a draw | ours (s) | whole lists (s) | "
+        "ratio | sorting, once (s) | added peak memory (MB) | results |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for speakers, trials in BOOTSTRAPS:
+        listed = speaker_trials(speakers, trials)
+        few = 5
+
+        def ours(draws, listed=listed):
+            return metrics.bootstrap_over_speakers(*listed, samples=draws)
+
+        def theirs(draws, listed=listed):
+            return bootstrap_of_whole_lists(*listed, samples=draws)
+
+        (once, many, whole, sort), _ = side_by_side(
+            lambda: ours(1),  # noqa: B023
+            lambda: ours(1 + DRAWS),  # noqa: B023
+            lambda: theirs(few),  # noqa: B023
+            lambda: torch.sort(listed[0]),  # noqa: B023
+        )
+        a, b = (many - once) / DRAWS, (whole - sort) / few
+        same = all(
+            values.equal(theirs(few)[name])
+            for name, values in ours(few).items()
+        )
+        read = 4 * (trials + int((~listed[1]).sum()))
+        yield (
+            f"| {trials:,} | {speakers:,} | {read / 1e6:.1f} MB | {a:.5f} | "
+            f"{b:.4f} | {b / a:.0f} | {once:.3f} | "
+            f"{added_peak(speakers, trials):.0f} | "
+            f"{'equal to the last bit' if same else 'DIFFERENT'} |"
+        )
+    yield ""
+
+
 def per_trial_s_norm(embeddings, cohort, pairs):
     """s-norm the way SpeechBrain's recipe computes it, trial by trial."""
     cosine = torch.nn.CosineSimilarity(dim=-1, eps=1e-6)
@@ -292,7 +417,12 @@ def main():
         "",
     ]
     print("\n".join(lines))
-    for table in (metrics_tables, scoring_table, s_norm_table):
+    for table in (
+        metrics_tables,
+        bootstrap_table,
+        scoring_table,
+        s_norm_table,
+    ):
         for line in table():
             print(line, flush=True)
             lines.append(line)
@@ -302,6 +432,7 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
-        measure_peak(int(sys.argv[2]))
+        sizes = [int(size) for size in sys.argv[2:]]
+        (measure_peak, measure_bootstrap_peak)[len(sizes) - 1](*sizes)
     else:
         main()

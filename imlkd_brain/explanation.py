@@ -19,6 +19,7 @@ import torchaudio
 from imlkd_brain import saliency
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import seconds_to_samples
+from imlkd_brain.metrics import bootstrap_counts
 from imlkd_brain.verification import check_samples
 
 TEACHER = "teacher"
@@ -379,7 +380,7 @@ class Speakers:
         self.of_enrolment = torch.tensor(
             [index[u.speaker] for u in task.enrolments], dtype=torch.long
         )
-        self.counts = saliency.bootstrap_counts(
+        self.counts = bootstrap_counts(
             len(names),
             hparams["n_bootstrap"],
             seeded(hparams["seed"], "bootstrap", task.name),

@@ -544,46 +544,174 @@ def bootstrap_over_speakers(
     """
     labels = labels.bool()
     _check_scores(scores[labels], scores[~labels])
-    order = torch.argsort(scores)
-    labels, enrol, test = (
-        labels[order],
-        enrol_speakers[order],
-        test_speakers[order],
+    _check_prior(p_target)
+    speakers = int(torch.maximum(enrol_speakers.max(), test_speakers.max())) + 1
+    trials = _SortedTrials(scores, labels, enrol_speakers, test_speakers)
+    counts = bootstrap_counts(
+        speakers, samples, torch.Generator().manual_seed(seed)
     )
-    ordered = scores[order]
-    # Index of the last trial of each run of equal scores.
-    last = torch.ones_like(labels)
-    last[:-1] = ordered[:-1] != ordered[1:]
-    speakers = int(torch.maximum(enrol.max(), test.max())) + 1
-    generator = torch.Generator().manual_seed(seed)
     replicates = {
         "eer": torch.full((samples,), math.nan, dtype=torch.float64),
         "min_dcf": torch.full((samples,), math.nan, dtype=torch.float64),
     }
     # Many draws at a time: on short lists the calls cost more than the sums.
-    block = max(1, BOOTSTRAP_BLOCK // len(ordered))
-    for start in range(0, samples, block):
-        rows = min(block, samples - start)
-        drawn = torch.randint(speakers, (rows, speakers), generator=generator)
-        times = torch.zeros(rows, speakers, dtype=torch.float64)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
-        times = times.to(scores.device)
-        weights = times[:, enrol]
-        weights = torch.where(labels, weights, weights * times[:, test])
-        p_miss = _weighted_shares(weights * labels, last)
-        p_fa = 1.0 - _weighted_shares(weights * ~labels, last)
-        best = torch.argmin((p_fa - p_miss).abs(), dim=1, keepdim=True)
-        eer = (p_fa.gather(1, best) + p_miss.gather(1, best)).squeeze(1) / 2
-        cost, unit = _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
-        valid = ~(p_miss.isnan() | p_fa.isnan()).any(dim=1)
-        for name, values in (
-            ("eer", eer),
-            ("min_dcf", cost.min(dim=1).values / unit),
-        ):
-            replicates[name][start : start + rows] = torch.where(
-                valid, values, torch.full_like(values, math.nan)
-            ).cpu()
+    rows = max(1, BOOTSTRAP_BLOCK // len(scores))
+    for start in range(0, samples, rows):
+        eer, min_dcf = trials.lowest(
+            counts[start : start + rows].to(scores.device),
+            p_target,
+            c_miss,
+            c_fa,
+        )
+        replicates["eer"][start : start + rows] = eer.cpu()
+        replicates["min_dcf"][start : start + rows] = min_dcf.cpu()
     return replicates
+
+
+def bootstrap_counts(n_speakers, n_replicates, generator=None):
+    """How often each speaker is drawn in each bootstrap replicate.
+
+    Speakers, not utterances or trials, are drawn with replacement: those of
+    one speaker are not independent.
+
+    Arguments
+    ---------
+    n_speakers : int
+        Number of speakers.
+    n_replicates : int
+        Number of replicates R.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    counts : torch.Tensor
+        Shape (R, S), float64, rows sum to S.
+
+    Example
+    -------
+    >>> bootstrap_counts(5, 2).sum(1).tolist()
+    [5.0, 5.0]
+    """
+    draws = torch.randint(
+        n_speakers, (n_replicates, n_speakers), generator=generator
+    )
+    counts = torch.zeros(n_replicates, n_speakers, dtype=torch.float64)
+    return counts.scatter_add_(
+        1, draws, torch.ones(draws.shape, dtype=torch.float64)
+    )
+
+
+class _SortedTrials:
+    """Trials sorted once by score, for many weightings of their speakers.
+
+    A draw sums up the weights of the targets and those of the nontargets in
+    the order of the scores. Thresholds lie in blocks, and as both error rates
+    are monotone, those at the ends of a block bound those inside. Only a block
+    that may hold a better threshold than all ends is looked at threshold by
+    threshold. Weights are whole numbers in float64, so that sums are exact.
+    """
+
+    def __init__(self, scores, labels, enrol, test):
+        order = torch.argsort(scores)
+        ordered, labels = scores[order], labels[order]
+        # A threshold cannot part equal scores: only the last of a run counts.
+        last = torch.ones_like(labels)
+        last[:-1] = ordered[:-1] != ordered[1:]
+        # int32 halves what a draw reads.
+        self.target = enrol[order][labels].int()
+        self.enrol = enrol[order][~labels].int()
+        self.test = test[order][~labels].int()
+        # Trials of each kind up to each threshold; the first accepts all.
+        upto = [
+            torch.nn.functional.pad(kind.cumsum(0)[last], (1, 0))
+            for kind in (labels, ~labels)
+        ]
+        # The two steps cost the same where a block has as many thresholds as
+        # there are blocks. The last block ends with repeats of its last one.
+        length = math.ceil(math.sqrt(len(upto[0])))
+        missing = -len(upto[0]) % length
+        self.targets, self.nontargets = (
+            torch.cat([n, n[-1:].expand(missing)]).view(-1, length)
+            for n in upto
+        )
+
+    def lowest(self, counts, p_target, c_miss, c_fa):
+        """EER and normalised minDCF (R,) under counts of speakers (R, S)."""
+        weights = _columns(counts, self.enrol)
+        weights *= _columns(counts, self.test)
+        rejected = _cumulated(weights)
+        misses = _cumulated(_columns(counts, self.target))
+
+        def rates(row, block, place):
+            """At places of blocks of draws; indices that fit one another."""
+            missed = misses[row, self.targets[block, place]]
+            refused = rejected[row, self.nontargets[block, place]]
+            return missed / misses[row, -1], 1.0 - refused / rejected[row, -1]
+
+        def cost_of(p_miss, p_fa):
+            return _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
+
+        def nearest_of(p_miss, p_fa):
+            """Lowest gap of a row, the EER there, and the column."""
+            gap, at = (p_fa - p_miss).abs().min(1)
+            ends = (rate.gather(1, at[:, None]) for rate in (p_fa, p_miss))
+            return gap, sum(ends).squeeze(1) / 2, at
+
+        blocks, length = self.targets.shape
+        row = torch.arange(len(counts), device=counts.device)[:, None, None]
+        block = torch.arange(blocks, device=counts.device)[:, None]
+        ends = torch.tensor([0, length - 1], device=counts.device)
+        p_miss, p_fa = rates(row, block, ends)  # (R, B, 2)
+        lowest_gap, eer, at = nearest_of(p_miss.flatten(1), p_fa.flatten(1))
+        place = at // 2 * length + at % 2 * (length - 1)
+        cost, unit = cost_of(p_miss, p_fa)
+        lowest_cost = cost.flatten(1).amin(1)
+        # No gap and no cost inside a block is below these.
+        gap = p_fa - p_miss
+        gap = torch.maximum(gap[..., 1], -gap[..., 0]).clamp(min=0.0)
+        cost = cost_of(p_miss[..., 0], p_fa[..., 1])[0]
+        # Comparisons with the NaN of a draw without a kind are false.
+        row, block = torch.nonzero(
+            (gap < lowest_gap[:, None]) | (cost < lowest_cost[:, None]),
+            as_tuple=True,
+        )
+        chunk = max(1, BOOTSTRAP_BLOCK // length)
+        inside = torch.arange(length, device=counts.device)
+        for some, within in zip(
+            row.split(chunk), block.split(chunk), strict=True
+        ):
+            p_miss, p_fa = rates(some[:, None], within[:, None], inside)
+            cost = cost_of(p_miss, p_fa)[0].amin(1)
+            lowest_cost.scatter_reduce_(0, some, cost, "amin")
+            gap, found, at = nearest_of(p_miss, p_fa)
+            at += within * length
+            # Of equally near thresholds the lowest wins.
+            nearest = lowest_gap.scatter_reduce(0, some, gap, "amin")
+            place[nearest < lowest_gap] = blocks * length
+            tied = gap == nearest[some]
+            first = place.scatter_reduce(0, some[tied], at[tied], "amin")
+            chosen = tied & (at == first[some])
+            eer[some[chosen]] = found[chosen]
+            lowest_gap, place = nearest, first
+        return eer, lowest_cost / unit
+
+
+def _columns(table, index):
+    """``table[:, index]``, by the way of indexing that is fastest on a CPU."""
+    flat = table.flatten()
+    if len(table) > 1:
+        starts = torch.arange(0, len(flat), table.shape[1], device=flat.device)
+        index = (starts[:, None] + index).flatten()
+    return flat.index_select(0, index).view(len(table), -1)
+
+
+def _cumulated(weights):
+    """Sum of the first 0, 1, ... N columns of weights (R, N)."""
+    sums = weights.new_empty(len(weights), weights.shape[1] + 1)
+    sums[:, 0] = 0.0
+    torch.cumsum(weights, 1, out=sums[:, 1:])
+    return sums
 
 
 def confidence_interval(replicates, confidence=0.95):
@@ -687,13 +815,6 @@ def _speechbrain_rates(positive_scores, negative_scores):
         misses.float() / len(positive),
         false_alarms.float() / len(negative),
     )
-
-
-def _weighted_shares(weights, last):
-    """Share of each row's weight up to each of the ``last`` columns and 0."""
-    cumulated = torch.cumsum(weights, dim=1)
-    shares = cumulated[:, last] / cumulated[:, -1:]
-    return torch.nn.functional.pad(shares, (1, 0))
 
 
 def _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa):

@@ -636,35 +636,6 @@ def area_under_curve(curve, levels):
 # --------------------------------------------- confidence and agreement
 
 
-def bootstrap_counts(n_speakers, n_replicates, generator=None):
-    """How often each speaker is drawn in each bootstrap replicate.
-
-    Speakers, not utterances or trials, are drawn with replacement: those of
-    one speaker are not independent.
-
-    Arguments
-    ---------
-    n_speakers : int
-        Number of speakers.
-    n_replicates : int
-        Number of replicates R.
-    generator : torch.Generator
-        On the CPU.
-
-    Returns
-    -------
-    counts : torch.Tensor
-        Shape (R, S), float64, rows sum to S.
-    """
-    draws = torch.randint(
-        n_speakers, (n_replicates, n_speakers), generator=generator
-    )
-    counts = torch.zeros(n_replicates, n_speakers, dtype=torch.float64)
-    return counts.scatter_add_(
-        1, draws, torch.ones(draws.shape, dtype=torch.float64)
-    )
-
-
 def replicated_means(values, speaker, counts):
     """Mean over utterances, once as it is and once per bootstrap replicate.
 
@@ -675,7 +646,8 @@ def replicated_means(values, speaker, counts):
     speaker : torch.Tensor
         Shape (N,), the index of its speaker.
     counts : torch.Tensor
-        Shape (R, S), from :func:`bootstrap_counts`.
+        Shape (R, S), from
+        :func:`imlkd_brain.metrics.bootstrap_counts`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the tests share: the recipe's folder on the path, and real speech."""
+"""What the tests share: folders of scripts on the path, and real speech."""
 
 import fcntl
 import hashlib
@@ -21,6 +21,7 @@ from speechbrain.utils.importutils import LazyModule
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "IMLKD"
 sys.path.insert(0, str(RECIPE))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 # Hypothesis asks every imported module for its file, and SpeechBrain's lazy
 # modules answer that by importing what need not be installed.

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from imlkd_brain import saliency
 from imlkd_brain.errors import UserError
-from imlkd_brain.metrics import EER
+from imlkd_brain.metrics import EER, bootstrap_counts
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 N_FRAMES, N_BANDS = 60, 16
@@ -585,7 +585,7 @@ def test_bootstrap_means_equal_a_loop_over_drawn_speakers():
     generator = torch.Generator().manual_seed(4)
     speaker = torch.tensor([0, 0, 1, 2, 2, 2])
     values = torch.randn(6, 2, generator=generator)
-    counts = saliency.bootstrap_counts(3, 20, generator)
+    counts = bootstrap_counts(3, 20, generator)
     assert (counts.sum(1) == 3).all()
     mean, replicates = saliency.replicated_means(values, speaker, counts)
     assert torch.allclose(mean.float(), values.mean(0))
@@ -601,7 +601,7 @@ def test_the_interval_is_as_wide_as_the_speakers_spread():
     # Ten utterances a speaker, all alike: worth one, not ten.
     values = per_speaker.repeat_interleave(10)
     speaker = torch.arange(400).repeat_interleave(10)
-    counts = saliency.bootstrap_counts(400, 2000, generator)
+    counts = bootstrap_counts(400, 2000, generator)
     _, replicates = saliency.replicated_means(values, speaker, counts)
     low, high = saliency.interval(replicates, 0.95)
     expected = 2 * 1.96 * per_speaker.std() / 400**0.5
