@@ -2,12 +2,18 @@
 
 A *run* is one fold and seed: one teacher, and each method's student on the
 same data order, chunks, augmentation and initialisation. Speakers are few and
-seeds matter, so methods are only compared within runs, and intervals come
-from resampling the runs and, within each, its test speakers.
+seeds matter, so methods are only compared within runs, and intervals
+(:mod:`imlkd_brain.differences`) come from the spread of the folds and a
+bootstrap over the test speakers that they share.
+
+``python -m imlkd_brain.comparison FOLDER...`` writes the tables and figures of
+finished reports anew from their ``runs.csv``, ``curves.csv`` and
+``results.json``.
 
 Authors: IML-KD contributors
 """
 
+import argparse
 import hashlib
 import json
 import math
@@ -21,7 +27,15 @@ from tqdm import tqdm
 
 from imlkd_brain import plots
 from imlkd_brain.brain import STATS_FILE
-from imlkd_brain.errors import UserError
+from imlkd_brain.differences import (
+    as_text,
+    correct_family,
+    relative_difference,
+    sharing,
+    speaker_covariance,
+    units_of,
+)
+from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.metrics import EER, bootstrap_over_speakers, normalised_min_dcf
 from imlkd_brain.reports import ALL, POOLED
 from imlkd_brain.teacher import load_speaker_model
@@ -155,10 +169,14 @@ def collect_runs(hparams, trials_of, device):
         them under one threshold.
     replicates : dict
         ``{(pair, run index, method, duration): (samples,) tensor}``, EER on
-        resampled speakers, on the same draws for all methods.
+        resampled speakers, on the same draws for all methods, and for all
+        runs that share test speakers.
+    speakers : list of frozenset
+        The test speakers of each run.
     """
     rows, replicates = [], {}
     methods = [TEACHER, *hparams["methods"]]
+    speakers, indices = _speakers_of_runs(hparams, trials_of)
     work = [
         (pair, i, run)
         for pair in hparams["pairs"]
@@ -175,7 +193,7 @@ def collect_runs(hparams, trials_of, device):
             device,
         )
         labels = located.trials.labels
-        enrol, test, groups = _speakers(located)
+        enrol, test, groups = _speakers(located, indices[i])
         masks = {
             group: torch.tensor([group in (ALL, g) for g in groups])
             for group in (ALL, *sorted(set(groups)))
@@ -217,7 +235,33 @@ def collect_runs(hparams, trials_of, device):
                     samples=hparams["bootstrap_samples"],
                     seed=hparams["crop_seed"],
                 )
-    return pd.DataFrame(rows), replicates
+    return pd.DataFrame(rows), replicates, speakers
+
+
+def _speakers_of_runs(hparams, trials_of):
+    """Test speakers of each run, and numbers for them, {speaker: number}.
+
+    Runs that share speakers number them alike, so that the same draw of
+    speakers is a draw of the same speakers.
+    """
+    lists = [str(trials_of(run)) for run in hparams["runs"]]
+    found = {
+        path: locate_trials(read_trials(path), hparams["test_folder"]).speakers
+        for path in dict.fromkeys(lists)
+    }
+    names = [list(found[path]) for path in lists]
+    speakers = [frozenset(own) for own in names]
+    groups = sharing(speakers)
+    indices = []
+    for group in groups:
+        members = dict.fromkeys(
+            name
+            for own, g in zip(names, groups, strict=True)
+            if g == group
+            for name in own
+        )
+        indices.append({name: i for i, name in enumerate(members)})
+    return speakers, indices
 
 
 def _kept_bootstrap(folder, trials, samples, seed):
@@ -239,16 +283,16 @@ def _kept_bootstrap(folder, trials, samples, seed):
     return torch.from_numpy(np.load(kept))
 
 
-def _speakers(located):
-    """Speaker indices of both sides of each trial, and each trial's pack."""
-    index = {speaker: i for i, speaker in enumerate(located.speakers)}
+def _speakers(located, index):
+    """Speaker numbers of both sides of each trial, and each trial's pack."""
     sides = []
     for side, names in enumerate(
         (located.enrol_speakers, located.test_speakers)
     ):
         of_row = torch.tensor([index[name] for name in names])
         sides.append(of_row[located.pairs[:, side]])
-    packs = [located.speakers[i].split("-")[0] for i in sides[0].tolist()]
+    names = list(index)
+    packs = [names[i].split("-")[0] for i in sides[0].tolist()]
     return *sides, packs
 
 
@@ -288,113 +332,152 @@ def summarise(rows):
 
 
 def relative_differences(
-    replicates,
-    rows,
-    pair,
-    method,
-    baseline,
-    duration=MEAN,
-    folds=None,
-    seed=0,
+    rows, pair, methods, baselines, duration=MEAN, covariance=None
 ):
-    """Relative difference of two methods' EER, with a paired bootstrap.
-
-    Folds are drawn with replacement, within each drawn fold as many of its
-    runs as it has, and of each the replicate on resampled speakers, the same
-    draws for both methods. Runs of a fold share its training speakers, so
-    that they are not drawn as if they were of different folds.
+    """Relative differences of methods' EERs to those of the baselines.
 
     Arguments
     ---------
-    replicates : dict
-        See :func:`collect_runs`.
     rows : pandas.DataFrame
         See :func:`collect_runs`.
     pair : str
         Which (teacher, student) pair.
-    method, baseline : str
-        What is compared with what.
+    methods, baselines : sequence of str
+        What is compared with what; a method is not compared with itself.
     duration : str
         Name of a duration, ``pooled``, or ``mean`` for the mean of the
         durations' EERs in each run.
-    folds : list, optional
-        The fold of each run; if not given, each run is a fold of its own.
-    seed : int
-        Seed of the draws.
+    covariance : dict, optional
+        From :func:`speaker_covariances`. Without it test speakers that folds
+        share are taken as given.
 
     Returns
     -------
-    result : dict
-        ``method``, ``baseline``, ``duration``, ``relative`` (negative is better
-        than the baseline), ``low`` and ``high`` of the 95 % interval, all in
-        percent, and the two-sided ``p_value``.
+    differences : list of dict
+        ``method``, ``baseline``, ``duration``, what
+        :func:`imlkd_brain.differences.relative_difference` says, and
+        ``p_holm``, corrected for the number of comparisons in the list.
     """
-    runs = sorted({key[1] for key in replicates if key[0] == pair})
-    durations = {key[3] for key in replicates if key[0] == pair}
-    if duration == MEAN:
-        durations = sorted(durations - {POOLED})
-    else:
-        durations = [duration]
+    chosen = (rows["pair"] == pair) & (rows["group"] == ALL)
+    chosen &= (
+        rows["duration"] != POOLED
+        if duration == MEAN
+        else rows["duration"] == duration
+    )
+    eers = rows[chosen].pivot_table(
+        index=["fold", "seed"], columns="method", values="eer"
+    )
+    folds = eers.index.get_level_values("fold").tolist()
+    differences = []
+    for method in methods:
+        for baseline in baselines:
+            if method == baseline:
+                continue
+            shared = {}
+            if covariance is not None:
+                places = [
+                    covariance["methods"].index(m) for m in (method, baseline)
+                ]
+                shared = {
+                    "covariance": np.array(covariance["covariance"])[
+                        np.ix_(places, places)
+                    ],
+                    "degrees": covariance["degrees"],
+                }
+            found = relative_difference(
+                eers[method], eers[baseline], folds, **shared
+            )
+            differences.append(
+                {
+                    "method": method,
+                    "baseline": baseline,
+                    "duration": duration,
+                    **found,
+                }
+            )
+    return correct_family(differences)
 
-    def per_run(name):
-        return torch.stack(
-            [
-                torch.stack(
-                    [replicates[pair, i, name, d] for d in durations]
-                ).mean(0)
-                for i in runs
-            ]
+
+def speaker_covariances(replicates, speakers, folds):
+    """What test speakers that folds share bring to the methods' mean EERs.
+
+    Arguments
+    ---------
+    replicates, speakers
+        See :func:`collect_runs`.
+    folds : list
+        The fold of each run.
+
+    Returns
+    -------
+    covariances : list of dict
+        For each pair, and for the mean of the durations and the pooled EER:
+        ``pair``, ``duration``, ``methods``, ``covariance`` and ``degrees`` of
+        :func:`imlkd_brain.differences.speaker_covariance`. Left out where
+        there are too few speakers to tell.
+    """
+    covariances = []
+    for pair in dict.fromkeys(key[0] for key in replicates):
+        methods, durations = (
+            list(dict.fromkeys(key[i] for key in replicates if key[0] == pair))
+            for i in (2, 3)
         )
+        single = [d for d in durations if d != POOLED]
+        for name, averaged in ((MEAN, single), (POOLED, [POOLED])):
+            values = [
+                [
+                    torch.stack(
+                        [replicates[pair, i, method, d] for d in averaged]
+                    ).mean(0)
+                    for method in methods
+                ]
+                for i in range(len(folds))
+            ]
+            values = torch.stack([torch.stack(run) for run in values]).numpy()
+            found, degrees = speaker_covariance(values, folds, speakers)
+            if found is not None:
+                covariances.append(
+                    {
+                        "pair": pair,
+                        "duration": name,
+                        "methods": methods,
+                        "covariance": found.tolist(),
+                        "degrees": degrees,
+                    }
+                )
+    return covariances
 
-    ours, theirs = per_run(method), per_run(baseline)
-    draws = _drawn_runs(folds or runs, ours.shape[1], seed)
-    columns = torch.arange(ours.shape[1])
-    ours, theirs = (
-        torch.stack([x[run, columns] * share for run, share in draws]).sum(0)
-        for x in (ours, theirs)
-    )
-    relative = 100 * (ours / theirs - 1)
-    relative = relative[~relative.isnan()]
-    overall = rows[(rows["group"] == ALL) & (rows["pair"] == pair)]
-    overall = overall[overall["duration"].isin(durations)]
-    overall = overall.groupby("method")["eer"].mean()
-    low, high = np.percentile(relative.numpy(), [2.5, 97.5])
-    tail = min((relative >= 0).double().mean(), (relative <= 0).double().mean())
-    return {
-        "method": method,
-        "baseline": baseline,
-        "duration": duration,
-        "relative": float(100 * (overall[method] / overall[baseline] - 1)),
-        "low": float(low),
-        "high": float(high),
-        # A bootstrap cannot show less than one in its number of draws.
-        "p_value": float(min(1.0, max(2 * tail, 1 / len(relative)))),
-    }
 
+def what_intervals_cover(folds, speakers_known):
+    """What an interval of a report allows for, in words.
 
-def _drawn_runs(folds, samples, seed):
-    """Draw folds, then runs of them: pairs of run and share, (samples,) each.
+    Arguments
+    ---------
+    folds : list
+        The fold of each run.
+    speakers_known : bool
+        Whether there is a bootstrap over the test speakers.
 
-    The shares of a sample sum to one.
+    Returns
+    -------
+    str
+        The end of a sentence on 95 % intervals.
+
+    Example
+    -------
+    >>> what_intervals_cover([0], False)
+    'none, as there is one run'
     """
-    generator = torch.Generator().manual_seed(seed)
-    members = [
-        torch.tensor([i for i, fold in enumerate(folds) if fold == one])
-        for one in sorted(set(folds))
-    ]
-    sizes = torch.tensor([len(runs) for runs in members])
-    table = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
-    drawn = torch.randint(
-        len(members), (len(members), samples), generator=generator
-    )
-    total = sizes[drawn].sum(0)
-    draws = []
-    for fold in drawn:
-        for nth in range(int(sizes.max())):
-            place = torch.rand(samples, generator=generator) * sizes[fold]
-            share = (nth < sizes[fold]).double() / total
-            draws.append((table[fold, place.long()], share))
-    return draws
+    if len(units_of(folds)) == 1:
+        if speakers_known:
+            return "over test speakers, not over trainings, as there is one run"
+        return "none, as there is one run"
+    units = "folds and their trainings"
+    if len(set(folds)) == 1:
+        units = "trainings of one fold"
+    if speakers_known:
+        return f"over {units} and over test speakers"
+    return f"over {units}, and over test speakers where each fold has its own"
 
 
 def read_curves(output_folder, pairs, runs, methods):
@@ -438,7 +521,7 @@ def read_curves(output_folder, pairs, runs, methods):
     return pd.concat(tables, ignore_index=True)
 
 
-def write_report(hparams, rows, replicates, curves, about):
+def write_report(hparams, rows, replicates, speakers, curves, about):
     """Write what a comparison found: tables, JSON and figures.
 
     Arguments
@@ -446,7 +529,7 @@ def write_report(hparams, rows, replicates, curves, about):
     hparams : dict
         ``report_folder``, ``pairs``, ``methods``, ``runs``, ``baselines``,
         ``durations``, ``plots``, and ``output_folder`` for the models' sizes.
-    rows, replicates
+    rows, replicates, speakers
         See :func:`collect_runs`.
     curves : pandas.DataFrame
         See :func:`read_curves`.
@@ -463,42 +546,13 @@ def write_report(hparams, rows, replicates, curves, about):
     rows.to_csv(folder / "runs.csv", index=False, float_format="%.6g")
     curves.to_csv(folder / "curves.csv", index=False, float_format="%.6g")
     summary = summarise(rows)
-    durations = [duration_name(d) for d in hparams["durations"]]
     methods = [TEACHER, *hparams["methods"]]
-    sizes = _sizes(hparams, methods)
-    differences = []
-    parts = []
-    for pair in hparams["pairs"]:
-        differences += [
-            {
-                "pair": pair,
-                **relative_differences(
-                    replicates,
-                    rows,
-                    pair,
-                    method,
-                    baseline,
-                    duration,
-                    [run["fold"] for run in hparams["runs"]],
-                ),
-            }
-            for duration in (MEAN, POOLED)
-            for method in hparams["methods"]
-            for baseline in hparams["baselines"]
-            if method != baseline
-        ]
-        columns = [*durations, MEAN, POOLED]
-        parts.append(_table(summary, pair, methods, columns, sizes[pair]))
-        parts += [
-            _difference_table(differences, pair, duration, hparams)
-            for duration in (MEAN, POOLED)
-        ]
-        parts.append(_group_table(summary, pair, methods))
-    text = "\n\n".join(parts) + "\n"
+    folds = [run["fold"] for run in hparams["runs"]]
     results = {
         **about,
         "runs": hparams["runs"],
-        "sizes": sizes,
+        "baselines": list(hparams["baselines"]),
+        "sizes": _sizes(hparams, methods),
         "summary": [
             {
                 "pair": pair,
@@ -514,35 +568,133 @@ def write_report(hparams, rows, replicates, curves, about):
             for (figure, duration), values in row.groupby(level=[0, 1])
             for values in [values.droplevel([0, 1]).to_dict()]
         ],
-        "differences": differences,
+        "speakers": speaker_covariances(replicates, speakers, folds),
     }
+    return _write_differences(folder, rows, curves, results, hparams["plots"])
+
+
+def rewrite_report(folder, figures=None):
+    """Write a report's differences, tables and figures anew.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A report folder, with ``runs.csv``, ``curves.csv`` and
+        ``results.json``.
+    figures : str or Path, optional
+        Where to draw its figures; if not given, there are none.
+
+    Returns
+    -------
+    text : str
+        The tables, in Markdown, as written to ``table.md``.
+
+    Raises
+    ------
+    UserError
+        If one of the files is missing.
+    """
+    folder = Path(folder)
+    for name in ("runs.csv", "curves.csv", "results.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder / name}: no such file; a report folder of compare.py "
+                "is expected."
+            )
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    if "baselines" not in results:
+        # Older reports: a method's differences name all but itself.
+        named = {}
+        for d in results["differences"]:
+            others = named.setdefault(d["method"], [])
+            others += [d["baseline"]] * (d["baseline"] not in others)
+        results["baselines"] = max(reversed(named.values()), key=len)
+    return _write_differences(
+        folder,
+        pd.read_csv(folder / "runs.csv"),
+        pd.read_csv(folder / "curves.csv"),
+        results,
+        figures is not None,
+        figures,
+    )
+
+
+def _write_differences(folder, rows, curves, results, plot, figures=None):
+    """Write differences, tables and figures of results; returns the tables."""
+    baselines = results["baselines"]
+    covariances = {
+        (found["pair"], found["duration"]): found
+        for found in results.get("speakers", [])
+    }
+    folds = [run["fold"] for run in results["runs"]]
+    # As it was found: runs.csv has six digits of what it is the mean of.
+    summary = pd.DataFrame(results["summary"])
+    summary = summary.set_index(
+        ["pair", "group", "method", "figure", "duration"]
+    )[["mean", "std"]].astype(float)
+    summary = summary.unstack(["figure", "duration"])
+    summary = summary.reorder_levels([1, 2, 0], axis=1).sort_index(axis=1)
+    differences = []
+    parts = []
+    pairs = list(dict.fromkeys(rows["pair"]))
+    for pair in pairs:
+        own = rows[rows["pair"] == pair]
+        methods = list(dict.fromkeys(own["method"]))
+        durations = list(dict.fromkeys(own["duration"]))
+        columns = [*(d for d in durations if d != POOLED), MEAN, POOLED]
+        sizes = results["sizes"][pair]
+        parts.append(_table(summary, pair, methods, columns, sizes))
+        for duration in (MEAN, POOLED):
+            covariance = covariances.get((pair, duration))
+            found = relative_differences(
+                rows,
+                pair,
+                [method for method in methods if method != TEACHER],
+                baselines,
+                duration,
+                covariance,
+            )
+            covered = what_intervals_cover(folds, covariance is not None)
+            parts.append(_difference_table(found, baselines, covered))
+            differences += [
+                {"pair": pair, **difference, "interval": covered}
+                for difference in found
+            ]
+        parts.append(_group_table(summary, pair, methods))
+        if plot:
+            _draw(
+                Path(figures or folder),
+                f"_{pair}" if len(pairs) > 1 else "",
+                methods,
+                baselines,
+                own,
+                [d for d in differences if d["pair"] == pair],
+                curves[curves["pair"] == pair],
+            )
+    text = "\n\n".join(parts) + "\n"
+    results = {**results, "differences": differences}
     write_whole(folder / "results.json", json.dumps(results, indent=1))
     write_whole(folder / "table.md", text)
-    if hparams["plots"]:
-        for pair in hparams["pairs"]:
-            _draw(folder, pair, hparams, methods, rows, differences, curves)
     return text
 
 
-def _draw(folder, pair, hparams, methods, rows, differences, curves):
-    """The figures of one pair; its name is theirs where there are several."""
-    several = len(hparams["pairs"]) > 1
-    end = f"_{pair}.png" if several else ".png"
-    plots.training_curves(
-        folder / f"curves{end}", curves[curves["pair"] == pair]
-    )
-    overall = (rows["pair"] == pair) & (rows["group"] == ALL)
-    plots.method_dots(folder / f"methods{end}", rows[overall], methods)
-    pooled = [
-        d for d in differences if (d["pair"], d["duration"]) == (pair, POOLED)
-    ]
+def _draw(folder, end, methods, baselines, rows, differences, curves):
+    """The figures of one pair; ``end`` is what their names end with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.training_curves(folder / f"curves{end}.png", curves)
+    overall = rows["group"] == ALL
+    plots.method_dots(folder / f"methods{end}.png", rows[overall], methods)
+    pooled = [d for d in differences if d["duration"] == POOLED]
     if pooled:
+        words = f"95 % intervals {pooled[0]['interval']}"
+        if pooled[0]["p_value"] is None:
+            words = "no intervals, as there is one run"
         plots.difference_intervals(
-            folder / f"differences{end}",
+            folder / f"differences{end}.png",
             pooled,
-            list(hparams["methods"]),
-            hparams["baselines"],
-            "Relative difference of the pooled EER, 95 % intervals",
+            [method for method in methods if method != TEACHER],
+            baselines,
+            f"Relative difference of the pooled EER\n{words}",
         )
 
 
@@ -603,32 +755,22 @@ def _mean_and_spread(mean, std):
     return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
-def _difference_table(differences, pair, duration, hparams):
+def _difference_table(differences, baselines, covered):
     """Relative differences to each baseline, in Markdown."""
-    baselines = hparams["baselines"]
     which = {MEAN: "the mean of the durations' EERs", POOLED: "the pooled EER"}
+    duration = differences[0]["duration"] if differences else POOLED
+    found = {(d["method"], d["baseline"]): d for d in differences}
+    compared = {frozenset(names) for names in found}
     lines = [
-        f"Relative difference of {which[duration]} in % (95 % interval, p), "
-        "paired bootstrap over runs and test speakers; negative is better",
+        f"Relative difference of {which[duration]} in % (95 % interval, p, p "
+        f"with Holm's correction for {len(compared)} comparisons), intervals: "
+        f"{covered}; negative is better",
         "",
         "| method | " + " | ".join(f"to {b}" for b in baselines) + " |",
         "|---|" + "---|" * len(baselines),
     ]
-    found = {
-        (d["method"], d["baseline"]): d
-        for d in differences
-        if d["pair"] == pair and d["duration"] == duration
-    }
-    for method in hparams["methods"]:
-        cells = []
-        for baseline in baselines:
-            d = found.get((method, baseline))
-            cells.append(
-                "-"
-                if d is None
-                else f"{d['relative']:+.1f} ({d['low']:+.1f} to "
-                f"{d['high']:+.1f}, p={d['p_value']:.3f})"
-            )
+    for method in dict.fromkeys(d["method"] for d in differences):
+        cells = [as_text(found.get((method, b))) for b in baselines]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -697,3 +839,30 @@ def write_whole(path, text):
     building = path.with_name(path.name + ".tmp")
     building.write_text(text, encoding="utf-8")
     os.replace(building, path)
+
+
+def main(arguments=None):
+    """Parse the command line and write reports anew."""
+    parser = argparse.ArgumentParser(
+        prog="python -m imlkd_brain.comparison",
+        description="Write results.json and table.md of finished reports of "
+        "compare.py anew from their runs.csv, curves.csv and results.json.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER")
+    parser.add_argument(
+        "--figures",
+        metavar="FOLDER",
+        help="draw the figures, too, in a folder of each report's name here",
+    )
+    given = parser.parse_args(arguments)
+    if given.figures:
+        plots.require_matplotlib()
+    for folder in given.folders:
+        figures = given.figures and Path(given.figures, Path(folder).name)
+        rewrite_report(folder, figures)
+        print(folder)
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()

@@ -24,7 +24,8 @@ import math
 import torch
 from scipy.optimize import isotonic_regression
 
-BOOTSTRAP_BLOCK = 2**18  # weights held at a time
+BOOTSTRAP_BLOCK = 2**18  # weights held at a time, or those of
+BOOTSTRAP_DRAWS = 8  # as many draws, if those are more
 
 
 def EER(positive_scores, negative_scores):
@@ -554,8 +555,8 @@ def bootstrap_over_speakers(
         "eer": torch.full((samples,), math.nan, dtype=torch.float64),
         "min_dcf": torch.full((samples,), math.nan, dtype=torch.float64),
     }
-    # Many draws at a time: on short lists the calls cost more than the sums.
-    rows = max(1, BOOTSTRAP_BLOCK // len(scores))
+    # Many draws at a time: a call costs more than a sum over a few trials.
+    rows = max(BOOTSTRAP_DRAWS, BOOTSTRAP_BLOCK // len(scores))
     for start in range(0, samples, rows):
         eer, min_dcf = trials.lowest(
             counts[start : start + rows].to(scores.device),
@@ -618,6 +619,7 @@ class _SortedTrials:
         # A threshold cannot part equal scores: only the last of a run counts.
         last = torch.ones_like(labels)
         last[:-1] = ordered[:-1] != ordered[1:]
+        self.sums = self.weights = None
         # int32 halves what a draw reads.
         self.target = enrol[order][labels].int()
         self.enrol = enrol[order][~labels].int()
@@ -636,18 +638,36 @@ class _SortedTrials:
             for n in upto
         )
 
+    def _cumulated(self, counts):
+        """Weights of both kinds up to each trial, (R, 1 + trials of it)."""
+        rows = len(counts)
+        if self.sums is None or len(self.sums[0]) < rows:
+            # Kept: new memory in every block of draws costs as much as the
+            # sums themselves.
+            self.sums = [
+                counts.new_zeros(rows, 1 + len(speakers))
+                for speakers in (self.target, self.enrol)
+            ]
+            self.weights = counts.new_empty(2, len(self.enrol))
+        misses, rejected = (sums[:rows] for sums in self.sums)
+        first, second = self.weights
+        # Row by row: indexing one axis is several times as fast as the second.
+        for drawn, missed, refused in zip(
+            counts, misses, rejected, strict=True
+        ):
+            torch.cumsum(drawn.index_select(0, self.target), 0, out=missed[1:])
+            torch.index_select(drawn, 0, self.enrol, out=first)
+            torch.index_select(drawn, 0, self.test, out=second)
+            torch.cumsum(first.mul_(second), 0, out=refused[1:])
+        return misses, rejected
+
     def lowest(self, counts, p_target, c_miss, c_fa):
         """EER and normalised minDCF (R,) under counts of speakers (R, S)."""
-        weights = _columns(counts, self.enrol)
-        weights *= _columns(counts, self.test)
-        rejected = _cumulated(weights)
-        misses = _cumulated(_columns(counts, self.target))
+        misses, rejected = self._cumulated(counts)
+        totals = misses[:, -1:], rejected[:, -1:]
 
-        def rates(row, block, place):
-            """At places of blocks of draws; indices that fit one another."""
-            missed = misses[row, self.targets[block, place]]
-            refused = rejected[row, self.nontargets[block, place]]
-            return missed / misses[row, -1], 1.0 - refused / rejected[row, -1]
+        def rates(missed, refused, totals):
+            return missed / totals[0], 1.0 - refused / totals[1]
 
         def cost_of(p_miss, p_fa):
             return _detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
@@ -659,29 +679,38 @@ class _SortedTrials:
             return gap, sum(ends).squeeze(1) / 2, at
 
         blocks, length = self.targets.shape
-        row = torch.arange(len(counts), device=counts.device)[:, None, None]
-        block = torch.arange(blocks, device=counts.device)[:, None]
-        ends = torch.tensor([0, length - 1], device=counts.device)
-        p_miss, p_fa = rates(row, block, ends)  # (R, B, 2)
-        lowest_gap, eer, at = nearest_of(p_miss.flatten(1), p_fa.flatten(1))
+        p_miss, p_fa = rates(
+            misses[:, self.targets[:, [0, -1]].flatten()],
+            rejected[:, self.nontargets[:, [0, -1]].flatten()],
+            totals,
+        )
+        lowest_gap, eer, at = nearest_of(p_miss, p_fa)
         place = at // 2 * length + at % 2 * (length - 1)
         cost, unit = cost_of(p_miss, p_fa)
-        lowest_cost = cost.flatten(1).amin(1)
+        lowest_cost = cost.amin(1)
         # No gap and no cost inside a block is below these.
         gap = p_fa - p_miss
-        gap = torch.maximum(gap[..., 1], -gap[..., 0]).clamp(min=0.0)
-        cost = cost_of(p_miss[..., 0], p_fa[..., 1])[0]
+        gap = torch.maximum(gap[:, 1::2], -gap[:, 0::2]).clamp(min=0.0)
+        cost = cost_of(p_miss[:, 0::2], p_fa[:, 1::2])[0]
         # Comparisons with the NaN of a draw without a kind are false.
         row, block = torch.nonzero(
             (gap < lowest_gap[:, None]) | (cost < lowest_cost[:, None]),
             as_tuple=True,
         )
         chunk = max(1, BOOTSTRAP_BLOCK // length)
-        inside = torch.arange(length, device=counts.device)
         for some, within in zip(
             row.split(chunk), block.split(chunk), strict=True
         ):
-            p_miss, p_fa = rates(some[:, None], within[:, None], inside)
+            p_miss, p_fa = rates(
+                *(
+                    sums.take(upto[within] + (some * sums.shape[1])[:, None])
+                    for sums, upto in (
+                        (misses, self.targets),
+                        (rejected, self.nontargets),
+                    )
+                ),
+                [total[some] for total in totals],
+            )
             cost = cost_of(p_miss, p_fa)[0].amin(1)
             lowest_cost.scatter_reduce_(0, some, cost, "amin")
             gap, found, at = nearest_of(p_miss, p_fa)
@@ -695,23 +724,6 @@ class _SortedTrials:
             eer[some[chosen]] = found[chosen]
             lowest_gap, place = nearest, first
         return eer, lowest_cost / unit
-
-
-def _columns(table, index):
-    """``table[:, index]``, by the way of indexing that is fastest on a CPU."""
-    flat = table.flatten()
-    if len(table) > 1:
-        starts = torch.arange(0, len(flat), table.shape[1], device=flat.device)
-        index = (starts[:, None] + index).flatten()
-    return flat.index_select(0, index).view(len(table), -1)
-
-
-def _cumulated(weights):
-    """Sum of the first 0, 1, ... N columns of weights (R, N)."""
-    sums = weights.new_empty(len(weights), weights.shape[1] + 1)
-    sums[:, 0] = 0.0
-    torch.cumsum(weights, 1, out=sums[:, 1:])
-    return sums
 
 
 def confidence_interval(replicates, confidence=0.95):

@@ -1,9 +1,9 @@
 """Runs of several reports of ``compare.py``, paired, without their models.
 
-A report's own bootstrap draws test speakers, for which it needs every trial's
-score. Where only the reports are left, what remains is to pair the runs. Runs of
-one fold share their speakers and count once, as in the bootstrap: the interval is
-over folds and their trainings, not over other test speakers.
+Intervals and p-values are those of :mod:`imlkd_brain.differences`, as in each
+report, from the EERs of the runs alone: they are over folds and their trainings,
+and over test speakers only where each fold has its own. What test speakers that
+folds share add is not in them.
 
 Example
 -------
@@ -19,8 +19,12 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import ttest_1samp
 
+from imlkd_brain.differences import (
+    as_text,
+    correct_family,
+    relative_difference,
+)
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.reports import ALL, POOLED
 
@@ -79,44 +83,6 @@ def read_runs(folders):
     return table[list(dict.fromkeys(rows["method"]))].dropna(axis="columns")
 
 
-def paired_difference(values, baseline):
-    """Mean difference over folds, relative to the baseline's mean.
-
-    Arguments
-    ---------
-    values, baseline : pandas.Series
-        EERs of the same runs, with a level ``fold`` in their index; of two
-        folds or more, each with as many runs as the others.
-
-    Returns
-    -------
-    dict
-        ``relative``, ``low`` and ``high`` in percent (95 % t interval of the
-        folds' mean differences), ``p_value`` (two-sided), and ``lower``, the number of
-        runs in which ``values`` is below ``baseline``.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> folds = pd.Index([0, 1], name="fold")
-    >>> values = pd.Series([9.0, 8.0], index=folds)
-    >>> result = paired_difference(values, pd.Series([10.0, 10.0], index=folds))
-    >>> result["relative"], result["lower"]
-    (-15.0, 2)
-    """
-    differences = values - baseline
-    test = ttest_1samp(differences.groupby("fold").mean(), 0.0)
-    low, high = test.confidence_interval(0.95)
-    percent = 100 / baseline.mean()
-    return {
-        "relative": float(percent * differences.mean()),
-        "low": float(percent * low),
-        "high": float(percent * high),
-        "p_value": float(test.pvalue),
-        "lower": int((differences < 0).sum()),
-    }
-
-
 def pairing_table(table, methods):
     """The table of a page: each method's EER, and some methods against it.
 
@@ -135,8 +101,7 @@ def pairing_table(table, methods):
     Raises
     ------
     UserError
-        If a method is not among those of all runs, there is one fold only, or
-        one has more runs than another.
+        If a method is not among those of all runs.
     """
     for method in methods:
         if method not in table:
@@ -144,12 +109,20 @@ def pairing_table(table, methods):
                 f"--methods: {method!r} is not in every run of the reports; "
                 f"{', '.join(table)} are."
             )
-    runs = table.groupby("fold").size()
-    if len(runs) < 2 or runs.nunique() > 1:
-        raise UserError(
-            "two folds or more with equally many runs each are expected, and "
-            f"the reports have {runs.to_dict()} (fold: runs); give others."
-        )
+    folds = table.index.get_level_values("fold").tolist()
+    differences = correct_family(
+        [
+            {
+                "method": method,
+                "baseline": name,
+                **relative_difference(table[method], table[name], folds),
+            }
+            for name in table
+            for method in methods
+            if method != name
+        ]
+    )
+    found = {(d["method"], d["baseline"]): d for d in differences}
     head = ["", "EER", *(f"{m} to it | lower" for m in methods)]
     lines = [
         f"| {' | '.join(head)} |",
@@ -158,15 +131,8 @@ def pairing_table(table, methods):
     for name, baseline in table.items():
         cells = [name, f"{baseline.mean():.2f} ± {baseline.std():.2f}"]
         for method in methods:
-            if method == name:
-                cells += ["-", ""]
-                continue
-            d = paired_difference(table[method], baseline)
-            cells += [
-                f"{d['relative']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f}, "
-                f"p={d['p_value']:.3f})",
-                str(d["lower"]),
-            ]
+            d = found.get((method, name))
+            cells += [as_text(d), "" if d is None else str(d["lower"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -176,8 +142,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m imlkd_brain.pairing",
         description="Pair the runs of several reports of compare.py: pooled "
-        "EER in %, relative differences in % with 95 % t intervals over the "
-        "folds, and the number of runs in which a method is lower.",
+        "EER in %, relative differences in % with 95 % intervals over folds "
+        "and trainings, p and p with Holm's correction for all comparisons of "
+        "the table, and the number of runs in which a method is lower.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER[:SUFFIX]")
     parser.add_argument("--methods", nargs="+", required=True)

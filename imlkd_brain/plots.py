@@ -307,7 +307,7 @@ def difference_intervals(path, differences, methods, baselines, title):
         The PNG to write.
     differences : list of dict
         Keys method, baseline, relative, low and high (percent; negative is
-        better), of one duration.
+        better; None where there is no interval), of one duration.
     methods : list of str
         In the order to draw, from the top.
     baselines : list of str
@@ -324,7 +324,8 @@ def difference_intervals(path, differences, methods, baselines, title):
             if d["baseline"] != baseline:
                 continue
             place = methods.index(d["method"])
-            panel.plot((d["low"], d["high"]), (place, place), color="0.5")
+            if d["low"] is not None:
+                panel.plot((d["low"], d["high"]), (place, place), color="0.5")
             panel.plot(d["relative"], place, "o", color=COLOURS[0], ms=5)
         panel.axvline(0, color="0.1", lw=0.8)
         panel.set_title(f"to {baseline}", fontsize="medium")

@@ -22,6 +22,7 @@ from imlkd_brain.comparison import (
     dev_table,
     read_curves,
     relative_differences,
+    rewrite_report,
     run_folder,
     score_run,
     summarise,
@@ -54,138 +55,62 @@ def table(values):
 # Statistics -------------------------------------------------------------
 
 
-def replicates_of(means, n_runs=5, n_samples=400, noise=0.3):
-    """EER replicates around a mean per method, with the runs' own level."""
-    generator = torch.Generator().manual_seed(0)
+def test_differences_are_of_the_mean_and_the_pooled_figure_apart():
+    values = {}
+    for seed, level in ((1, 1.0), (2, 1.5), (3, 0.7)):
+        for method, eers in (
+            ("good", (8.0, 10.0, 18.0)),
+            ("base", (11.0, 9.0, 12.0)),
+        ):
+            for duration, eer in zip(
+                ("full", "2s", "pooled"), eers, strict=True
+            ):
+                values[seed, method, duration] = (level * eer, 0.5)
+    rows = table(values)
+    rows["fold"] = rows["seed"]
 
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    level = 1 + 0.2 * draw(n_runs)
-    return {
-        ("p", run, method, duration): level[run] * mean
-        + noise * draw(n_samples)
-        for run in range(n_runs)
-        for method, mean in means.items()
-        for duration in ("full", "2s")
-    }
-
-
-def test_a_method_does_not_differ_from_itself():
-    rows = table({(1, "m", "full"): (7.0, 0.5), (2, "m", "full"): (9.0, 0.5)})
-    result = relative_differences(
-        replicates_of({"m": 10.0}), rows, "p", "m", "m"
-    )
-    assert result == {
-        "method": "m",
-        "baseline": "m",
-        "duration": "mean",
-        "relative": 0.0,
-        "low": 0.0,
-        "high": 0.0,
-        "p_value": 1.0,
-    }
-
-
-def test_a_planted_difference_is_found_and_no_other():
-    replicates = replicates_of({"good": 8.0, "same": 10.0, "base": 10.0})
-    rows = table(
-        {(1, m, "full"): (e, 0.5) for m, e in (("good", 8), ("base", 10))}
-    )
-    found = relative_differences(replicates, rows, "p", "good", "base")
-    # The levels of the runs are shared, so that they cancel in the ratio.
-    assert found["low"] < -20 < found["high"] < -15
-    assert found["relative"] == pytest.approx(-20)
-    # No replicate on the other side: one in 400, the least it can say.
-    assert found["p_value"] == pytest.approx(1 / 400)
-    rows = table(
-        {(1, m, "full"): (e, 0.5) for m, e in (("same", 10), ("base", 10))}
-    )
-    none = relative_differences(replicates, rows, "p", "same", "base")
-    assert none["low"] < 0 < none["high"] and none["p_value"] > 0.05
-    # The other way round is the other way round.
-    back = relative_differences(
-        replicates,
-        table(
-            {(1, m, "full"): (e, 0.5) for m, e in (("good", 8), ("base", 10))}
-        ),
-        "p",
-        "base",
-        "good",
-    )
-    assert back["relative"] == pytest.approx(25)
-    assert back["low"] == pytest.approx(100 / (100 + found["high"]) * 100 - 100)
-
-
-def test_pooled_is_compared_by_itself():
-    replicates = replicates_of({"good": 8.0, "base": 10.0})
-    replicates |= {
-        ("p", run, method, "pooled"): torch.full((400,), value)
-        for run in range(5)
-        for method, value in (("good", 18.0), ("base", 12.0))
-    }
-    rows = table(
-        {
-            (1, m, d): (e, 0.5)
-            for m, d, e in (
-                ("good", "full", 8.0),
-                ("good", "2s", 10.0),
-                ("good", "pooled", 18.0),
-                ("base", "full", 11.0),
-                ("base", "2s", 9.0),
-                ("base", "pooled", 12.0),
-            )
-        }
-    )
-    compared = {
-        duration: relative_differences(
-            replicates, rows, "p", "good", "base", duration
+    def compared(duration, **options):
+        found = relative_differences(
+            rows, "p", ["good", "base"], ["base"], duration, **options
         )
-        for duration in ("mean", "pooled", "full")
-    }
-    assert compared["mean"]["relative"] == pytest.approx(-10)
-    assert compared["mean"]["high"] < 0
-    assert compared["pooled"]["relative"] == pytest.approx(50)
-    assert compared["pooled"]["low"] == pytest.approx(50)
-    assert compared["full"]["relative"] == pytest.approx(100 * (8 / 11 - 1))
+        assert [d["method"] for d in found] == ["good"]
+        return found[0]
 
-
-def test_runs_of_one_fold_do_not_count_as_folds():
-    once = replicates_of({"good": 9.5, "base": 10.0})
-    rows = table(
-        {(1, m, "full"): (e, 0.5) for m, e in (("good", 9.5), ("base", 10))}
+    assert compared("mean")["relative"] == pytest.approx(-10)
+    assert compared("pooled")["relative"] == pytest.approx(50)
+    assert compared("full")["relative"] == pytest.approx(100 * (8 / 11 - 1))
+    # The levels of the runs are shared, so that they cancel in the ratio.
+    assert compared("mean")["high"] == pytest.approx(-10)
+    wider = compared(
+        "pooled",
+        covariance={
+            "methods": ["teacher", "base", "good"],
+            "covariance": [[9, 9, 9], [9, 1, 0], [9, 0, 1]],
+            "degrees": 9,
+        },
     )
-    # A second seed that says just what the first has said is no news.
-    twice = once | {
-        (pair, run + 5, method, duration): values
-        for (pair, run, method, duration), values in once.items()
-    }
-    folds = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
-    less = relative_differences(once, rows, "p", "good", "base")
-    same = relative_differences(twice, rows, "p", "good", "base", folds=folds)
-    for key in ("relative", "low", "high", "p_value"):
-        assert same[key] == pytest.approx(less[key])
+    assert wider["low"] < 45 < 50 < 55 < wider["high"]
 
 
-def test_a_second_seed_averages_what_training_does():
-    once = replicates_of({"good": 9.5, "base": 10.0}, noise=0)
-    rows = table(
-        {(1, m, "full"): (e, 0.5) for m, e in (("good", 9.5), ("base", 10))}
-    )
-    # Two seeds of a fold, a point above and below: the mean is the fold's.
-    folds = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
-    apart = {
-        (pair, run + 5 * second, method, duration): values
-        + (1 - 2 * second) * (method == "good")
-        for (pair, run, method, duration), values in once.items()
-        for second in (0, 1)
+def test_covariances_of_a_report_are_those_of_its_replicates():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(500, generator=generator, dtype=torch.float64)
+    replicates = {
+        ("p", run, method, duration): 10 + scale * shared
+        for run in (0, 1)
+        for method, scale in (("teacher", 1.0), ("m", 2.0))
+        for duration in ("full", "2s", "pooled")
     }
-    exact = relative_differences(once, rows, "p", "good", "base")
-    noisy = relative_differences(apart, rows, "p", "good", "base", folds=folds)
-    assert exact["low"] == pytest.approx(-5) == exact["high"]
-    # Of ten draws of a point each: 1.96 / sqrt(10) of some 10 %.
-    assert noisy["low"] == pytest.approx(-5 - 6.2, abs=1.2)
-    assert noisy["high"] == pytest.approx(-5 + 6.2, abs=1.2)
+    who = frozenset("abcde")
+    found = comparison.speaker_covariances(replicates, [who, who], [0, 1])
+    assert [f["duration"] for f in found] == ["mean", "pooled"]
+    variance = 5 / 4 * float(shared.var())
+    for entry in found:
+        assert entry["methods"] == ["teacher", "m"] and entry["degrees"] == 4
+        assert entry["covariance"][0] == pytest.approx([variance, 2 * variance])
+        assert entry["covariance"][1] == pytest.approx(
+            [2 * variance, 4 * variance]
+        )
 
 
 def test_summarise_by_hand():
@@ -335,7 +260,9 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
 
 def test_a_report_from_finished_runs(finished, monkeypatch):
     hparams, trials = finished
-    rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
+    rows, replicates, speakers = collect_runs(
+        hparams, lambda run: trials, "cpu"
+    )
     overall = rows[rows["group"] == "all"]
     pooled = overall["duration"] == "pooled"
     assert len(overall) == 2 * 2 * (2 + 1) and pooled.sum() == 2 * 2
@@ -346,7 +273,7 @@ def test_a_report_from_finished_runs(finished, monkeypatch):
         "bootstrap_over_speakers",
         lambda *args, **kwargs: pytest.fail("drawn again"),
     )
-    _, again = collect_runs(hparams, lambda run: trials, "cpu")
+    _, again, _ = collect_runs(hparams, lambda run: trials, "cpu")
     assert set(again) == set(replicates)
     for key, values in replicates.items():
         torch.testing.assert_close(again[key], values, equal_nan=True)
@@ -365,7 +292,7 @@ def test_a_report_from_finished_runs(finished, monkeypatch):
     assert curves["minutes"].tolist() == [1.0, 1.5] * 2
     assert curves["eer"].tolist() == [20, 15] * 2
     text = write_report(
-        hparams, rows, replicates, curves, {"date": "2024-01-01"}
+        hparams, rows, replicates, speakers, curves, {"date": "2024-01-01"}
     )
     folder = Path(hparams["report_folder"])
     assert (folder / "table.md").read_text() == text
@@ -386,6 +313,23 @@ def test_a_report_from_finished_runs(finished, monkeypatch):
     for difference in results["differences"]:
         assert difference["baseline"] == "teacher"
         assert f"{difference['relative']:+.1f} (" in text
+        assert (
+            "over folds and their trainings and over test"
+            in (difference["interval"])
+        )
+    # The report written anew from what it left, figures apart
+    assert rewrite_report(folder) == text
+    anew = json.loads((folder / "results.json").read_text())
+    for before, after in zip(
+        results.pop("differences"), anew.pop("differences"), strict=True
+    ):
+        for key, value in before.items():
+            if isinstance(value, float):
+                value = pytest.approx(value, rel=1e-3)
+            assert after[key] == value
+    assert anew == results
+    with pytest.raises(UserError, match="gone/runs.csv: no such file"):
+        rewrite_report(folder / "gone")
     kept = pd.read_csv(folder / "runs.csv")
     assert kept["eer"].tolist() == pytest.approx(rows["eer"].tolist(), 1e-5)
 
@@ -398,11 +342,13 @@ def test_every_pair_has_its_figures(finished, pairs):
     for pair in pairs[1:]:
         shutil.copytree(root / "p", root / pair)
     hparams = {**hparams, "plots": True, "pairs": dict.fromkeys(pairs, {})}
-    rows, replicates = collect_runs(hparams, lambda run: trials, "cpu")
+    rows, replicates, speakers = collect_runs(
+        hparams, lambda run: trials, "cpu"
+    )
     curves = read_curves(
         hparams["output_folder"], pairs, RUNS, hparams["methods"]
     )
-    write_report(hparams, rows, replicates, curves, {})
+    write_report(hparams, rows, replicates, speakers, curves, {})
     folder = Path(hparams["report_folder"])
     names = ["curves", "methods", "differences"]
     if len(pairs) > 1:

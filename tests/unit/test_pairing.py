@@ -2,25 +2,17 @@
 
 import pandas as pd
 import pytest
-from scipy.stats import t
 
+from imlkd_brain.differences import as_text, correct_family, relative_difference
 from imlkd_brain.errors import UserError
-from imlkd_brain.pairing import main, paired_difference, read_runs
+from imlkd_brain.pairing import main, read_runs
 
 
-def report(folder, seed, eers, fold=None):
+def report(folder, seed, eers):
     """A runs.csv of one run: {method: pooled EER}, and rows to leave out."""
     folder.mkdir()
     rows = [
-        (
-            "p",
-            seed if fold is None else fold,
-            seed,
-            method,
-            duration,
-            group,
-            eer + shift,
-        )
+        ("p", seed, seed, method, duration, group, eer + shift)
         for method, eer in eers.items()
         for duration, group, shift in (
             ("full", "all", 50),
@@ -51,24 +43,6 @@ def test_methods_of_all_runs_are_paired_by_run(tmp_path, capsys):
     assert said.splitlines()[3].endswith("| 2 |")
 
 
-def test_the_interval_is_student_s():
-    folds = pd.Index([0, 1, 2], name="fold")
-    ours = pd.Series([18.0, 29.0, 9.5], index=folds)
-    base = pd.Series([20.0, 30.0, 10.0], index=folds)
-    d = paired_difference(ours, base)
-    spread = (ours - base).std() / 3**0.5
-    half = t.ppf(0.975, 2) * spread
-    mean = -3.5 / 3
-    assert d["relative"] == pytest.approx(100 * mean / 20)
-    assert d["low"] == pytest.approx(100 * (mean - half) / 20)
-    assert d["high"] == pytest.approx(100 * (mean + half) / 20)
-    assert d["p_value"] == pytest.approx(2 * t.cdf(mean / spread, 2))
-    assert d["lower"] == 3
-    # A second seed that says just what the first has said is no news.
-    twice = paired_difference(pd.concat([ours] * 2), pd.concat([base] * 2))
-    assert twice == pytest.approx({**d, "lower": 6})
-
-
 def test_what_cannot_be_paired_is_named(tmp_path):
     first = report(tmp_path / "a", 1, {"base": 20.0, "ours": 18.0})
     with pytest.raises(UserError, match="base, p, fold 1, seed 1: in two"):
@@ -77,12 +51,37 @@ def test_what_cannot_be_paired_is_named(tmp_path):
         read_runs([str(tmp_path / "gone")])
     with pytest.raises(UserError, match="'theirs' is not in every run"):
         main([first, "--methods", "theirs"])
-    with pytest.raises(UserError, match="two folds or more .* {1: 1}"):
-        main([first, "--methods", "ours"])
-    other = report(tmp_path / "b", 2, {"base": 20.0, "ours": 18.0})
-    more = report(tmp_path / "c", 3, {"base": 20.0, "ours": 18.0}, fold=2)
-    with pytest.raises(UserError, match="{1: 1, 2: 2}"):
-        main([first, other, more, "--methods", "ours"])
     (tmp_path / "a" / "runs.csv").write_text("pair,fold\n")
     with pytest.raises(UserError, match="column 'seed' is missing"):
         read_runs([first])
+
+
+def test_a_pairing_and_a_report_say_the_same(tmp_path, capsys):
+    eers = {"base": [20.0, 30.0, 22.0], "ours": [18.0, 29.0, 21.0]}
+    eers["other"] = [19.0, 33.0, 20.0]
+    folders = [
+        report(
+            tmp_path / str(i), i, {m: values[i] for m, values in eers.items()}
+        )
+        for i in range(3)
+    ]
+    main([*folders, "--methods", "ours"])
+    expected = correct_family(
+        [
+            {
+                "method": "ours",
+                "baseline": name,
+                **relative_difference(eers["ours"], eers[name], [0, 1, 2]),
+            }
+            for name in ("base", "other")
+        ]
+    )
+    said = capsys.readouterr().out
+    for difference in expected:
+        assert f"| {as_text(difference)} |" in said
+
+
+def test_a_run_alone_has_a_difference_and_no_interval(tmp_path, capsys):
+    first = report(tmp_path / "a", 1, {"base": 20.0, "ours": 18.0})
+    main([first, "--methods", "ours"])
+    assert "| -10.0 | 1 |" in capsys.readouterr().out

@@ -455,7 +455,7 @@ def train_and_report(hparams, jobs, run_opts, argv):
         table.to_csv(folder / "dev.csv", index=False, float_format="%.6g")
         print(table.round(2).to_string(index=False))
         return
-    rows, replicates = collect_runs(
+    rows, replicates, speakers = collect_runs(
         hparams,
         lambda run: test_list(hparams, run),
         run_opts.device or infer_device(),
@@ -466,7 +466,7 @@ def train_and_report(hparams, jobs, run_opts, argv):
         f"{run_opts.device or infer_device()}, torch {torch.__version__}",
         "command": f"python compare.py {' '.join(argv)}",
     }
-    print(write_report(hparams, rows, replicates, curves, about))
+    print(write_report(hparams, rows, replicates, speakers, curves, about))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""How often the 95 % intervals of a comparison hold the truth.
+
+To run it: python benchmarks/bench_intervals.py [simulations]
+
+Two methods that do not differ are trained and tested in simulation, many
+times, and their relative difference is given its interval by
+:mod:`imlkd_brain.differences`, from scores of trials and a bootstrap over
+speakers as ``compare.py`` has them. As both methods follow one distribution,
+the truth is a difference of zero. The designs are those of the experiments:
+
+- *shared*: the runs of all folds are tested on the same speakers;
+- *own*: every fold has its own test speakers;
+
+with one or two trainings of each fold, and with trainings or speakers as what
+varies most. The table is written to bench_intervals.md beside this file.
+
+Authors: IML-KD contributors
+"""
+
+import datetime
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from imlkd_brain.differences import (  # noqa: E402
+    relative_difference,
+    speaker_covariance,
+)
+from imlkd_brain.metrics import EER, bootstrap_over_speakers  # noqa: E402
+
+RESULTS = Path(__file__).with_suffix(".md")
+FOLDS = 5
+SAMPLES = 200  # draws of a bootstrap
+TARGETS = 16  # target trials of a speaker
+# Standard deviations of what moves the targets' scores, whose noise is 1:
+# the fold for both methods, the fold and method, the training, the speaker
+# for both methods, the speaker and method.
+TRAININGS = {"fold": 0.3, "bias": 0.1, "run": 0.3, "all": 0.5, "own": 0.2}
+SPEAKERS = {"fold": 0.3, "bias": 0.05, "run": 0.1, "all": 0.5, "own": 0.6}
+SETTINGS = [
+    (design, seeds, name, spread)
+    for design in ("shared", "own")
+    for seeds in (1, 2)
+    for name, spread in (("trainings", TRAININGS), ("speakers", SPEAKERS))
+]
+
+
+def one_comparison(design, seeds, spread, generator):
+    """Simulate the runs of two equal methods and compare them.
+
+    Arguments
+    ---------
+    design : str
+        ``shared`` or ``own``.
+    seeds : int
+        Trainings of each fold.
+    spread : dict
+        Standard deviations, as ``TRAININGS``.
+    generator : torch.Generator
+        Of all that is drawn.
+
+    Returns
+    -------
+    dict
+        As :func:`imlkd_brain.differences.relative_difference` returns it.
+    """
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    shared = design == "shared"
+    n_speakers = 20 if shared else 10
+    # Trials: targets of each speaker, and a nontarget of each ordered pair.
+    pairs = torch.cartesian_prod(*2 * [torch.arange(n_speakers)])
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    whose = torch.arange(n_speakers).repeat_interleave(TARGETS)
+    enrol = torch.cat([whose, pairs[:, 0]])
+    test = torch.cat([whose, pairs[:, 1]])
+    labels = torch.arange(len(enrol)) < len(whose)
+
+    def voices():
+        """What speakers do to the targets, (2, S), and noise, (2, trials)."""
+        own = spread["own"] * draw(2, n_speakers)
+        return spread["all"] * draw(n_speakers) + own, draw(1, len(enrol))
+
+    same = voices()
+    eers, replicates, folds, speakers = [], [], [], []
+    for fold in range(FOLDS):
+        of_speaker, noise = same if shared else voices()
+        of_fold = 2.3 + spread["fold"] * draw(1) + spread["bias"] * draw(2)
+        for _ in range(seeds):
+            of_run = of_fold + spread["run"] * draw(2)
+            scores = (noise + draw(2, len(enrol))) / 2**0.5
+            scores += (of_run[:, None] + of_speaker[:, enrol]) * labels
+            eers.append([100 * EER(s[labels], s[~labels])[0] for s in scores])
+            folds.append(fold)
+            speakers.append(
+                frozenset((0 if shared else fold, s) for s in range(n_speakers))
+            )
+            if shared:  # of folds with their own, nothing would be used
+                replicates.append(
+                    [
+                        100
+                        * bootstrap_over_speakers(
+                            s, labels, enrol, test, samples=SAMPLES
+                        )["eer"].numpy()
+                        for s in scores
+                    ]
+                )
+            else:
+                replicates.append(np.zeros((2, 2)))
+    covariance, degrees = speaker_covariance(
+        np.array(replicates), folds, speakers
+    )
+    ours, theirs = np.array(eers).T
+    return relative_difference(ours, theirs, folds, covariance, degrees)
+
+
+def coverage(design, seeds, spread, simulations, seed=0):
+    """Share of simulations whose interval holds zero, and the mean width.
+
+    Arguments
+    ---------
+    design, seeds, spread
+        See :func:`one_comparison`.
+    simulations : int
+        How many comparisons.
+    seed : int
+        Seed of the first.
+
+    Returns
+    -------
+    covered : float
+        Share of the intervals that hold the truth; 0.95 is promised.
+    width : float
+        Mean width of the intervals, in percent of the EER.
+    """
+    covered, width = 0, 0.0
+    for i in range(simulations):
+        generator = torch.Generator().manual_seed(100003 * seed + i)
+        found = one_comparison(design, seeds, spread, generator)
+        covered += found["low"] <= 0 <= found["high"]
+        width += found["high"] - found["low"]
+    return covered / simulations, width / simulations
+
+
+def main(simulations=2000):
+    """Simulate, print and write."""
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    rows = []
+    for design, seeds, name, spread in SETTINGS:
+        covered, width = coverage(design, seeds, spread, simulations)
+        rows.append(
+            f"| {design} | {seeds} | {name} | {100 * covered:.1f} | "
+            f"{width:.0f} |"
+        )
+        print(rows[-1], flush=True)
+    error = 100 * (0.95 * 0.05 / simulations) ** 0.5
+    text = "\n".join(
+        [
+            "## How often 95 % intervals hold the truth",
+            "",
+            f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores, one "
+            f"thread, torch {torch.__version__}; {simulations:,} simulations "
+            f"of each row (standard error {error:.1f} points), {FOLDS} folds, "
+            f"in {(time.monotonic() - began) / 60:.0f} minutes. "
+            f"`python benchmarks/bench_intervals.py {simulations}`",
+            "",
+            "| test speakers | trainings of a fold | what varies most | "
+            "intervals that hold the truth, % | mean width, % of the EER |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
