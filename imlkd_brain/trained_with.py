@@ -233,8 +233,11 @@ class TrainingRecord:
             found = differences(before, self.content, same_limits)
             if found:
                 more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+                whole = Path(output_folder)
+                # Checkpoints may lie elsewhere.
+                place = whole if whole in folder.parents else folder
                 raise UserError(
-                    f"{folder}: trained with other options "
+                    f"{place}: trained with other options "
                     f"({'; '.join(found[:5])}{more}); give another "
                     "output_folder or the options of before, or remove this "
                     "folder to train anew."

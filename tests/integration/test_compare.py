@@ -152,5 +152,5 @@ def test_a_comparison_goes_on_and_reports(options, tmp_path):
     process = start(options, tmp_path)
     _, said = process.communicate()
     assert process.returncode == 2 and "Traceback" not in said
-    assert "scratch/inference: trained with other options" in said
+    assert "scratch: trained with other options" in said
     assert "number_of_epochs: 2 before, 3 now" in said

@@ -597,7 +597,8 @@ def test_a_run_of_other_options_is_not_counted_as_done(trained):
     # Another folder is another record; the same one must have the same.
     trained["methods"]["long"]["number_of_epochs"] = 5
     with pytest.raises(
-        UserError, match="long/.*number_of_epochs: 9 before, 5 now.*output_fold"
+        UserError,
+        match="long: .*number_of_epochs: 9 before, 5 now.*output_fold",
     ):
         compare.check_trained(compare.plan(trained))
     trained["methods"]["long"]["number_of_epochs"] = 10
@@ -606,7 +607,7 @@ def test_a_run_of_other_options_is_not_counted_as_done(trained):
     trained["methods"]["long"]["number_of_epochs"] = 9
     trained["teacher_overrides"] = {}
     with pytest.raises(
-        UserError, match="teacher/.*number_of_epochs: 3 before, 4 now"
+        UserError, match="teacher: .*number_of_epochs: 3 before, 4 now"
     ):
         compare.check_trained(compare.plan(trained))
     trained["output_folder"] += "2"
@@ -625,7 +626,7 @@ def test_an_edited_training_yaml_is_seen(trained):
     compare.check_trained(compare.plan(trained))
     path.write_text(text.replace("margin: 0.2", "margin: 0.3"))
     with pytest.raises(
-        UserError, match="scratch/.*margin: 0.2 before, 0.3 now"
+        UserError, match="scratch: .*margin: 0.2 before, 0.3 now"
     ):
         compare.check_trained(compare.plan(trained))
 
@@ -635,7 +636,8 @@ def test_a_student_of_another_teacher_is_refused(trained, monkeypatch):
     compare.check_trained(jobs)
     monkeypatch.setattr(trained_with, "model_identity", lambda _: "after")
     with pytest.raises(
-        UserError, match="scratch/.*teacher: content before before, content aft"
+        UserError,
+        match="scratch: .*teacher: content before before, content aft",
     ):
         compare.check_trained(jobs)
 

@@ -79,7 +79,7 @@ def test_an_option_that_changes_the_result_stops_with_both_values(
     with pytest.raises(UserError) as caught:
         start(options, trained)
     said = str(caught.value)
-    assert said.startswith(f"{trained / 'save'}: trained with other options (")
+    assert said.startswith(f"{trained}: trained with other options (")
     assert words in said and "give another output_folder" in said
     # The key alone, not each of the places that refer to it.
     assert said.count(" now") == 1
@@ -143,7 +143,7 @@ def test_a_finished_model_counts_where_its_checkpoints_are_gone(trained):
     (trained / "save" / RECORD).rename(inference / RECORD)
     (inference / "embedding_model.ckpt").write_bytes(b"")
     start([], trained)
-    with pytest.raises(UserError, match=f"{inference}: .*eta: 1.0 before"):
+    with pytest.raises(UserError, match=f"{trained}: .*eta: 1.0 before"):
         start(["--eta", "2.0", "--save_folder", "other"], trained)
 
 
