@@ -57,7 +57,8 @@ def train(yaml, folder, batches, *options):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    with open(folder / "train_stats.csv", newline="", encoding="utf-8") as file:
+    path = folder / DEBUG / "train_stats.csv"
+    with open(path, newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     return float(row["train seconds"]) / batches
 
@@ -123,7 +124,8 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         train("train_teacher", work / "teacher", 2, "--data_folder", data)
-        shared = ("--data_folder", data, "--teacher_folder", work / "teacher")
+        teacher = work / "teacher" / DEBUG
+        shared = ("--data_folder", data, "--teacher_folder", teacher)
         shared += ("--measure_interval", "0")
         for number in range(ROUNDS):
             kept.update(one_round(work, shared, seconds))
