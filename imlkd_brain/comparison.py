@@ -42,11 +42,14 @@ from imlkd_brain.teacher import load_speaker_model
 from imlkd_brain.verification import (
     EmbeddingStore,
     Scorer,
+    audio_state,
+    check_held_out,
     crop_name,
     embed_utterances,
     locate_trials,
     model_size,
     read_trials,
+    training_speakers,
 )
 
 TEACHER = "teacher"
@@ -74,6 +77,36 @@ def duration_name(seconds):
     ('full', '1.5s')
     """
     return "full" if seconds is None else f"{seconds:g}s"
+
+
+def locate_known(trials, data_folder):
+    """Find the audio of a list whose speakers are known.
+
+    Arguments
+    ---------
+    trials : str or Path
+        The list.
+    data_folder : str or Path
+        Where the audio is.
+
+    Returns
+    -------
+    imlkd_brain.verification.LocatedTrials
+        The list with files and speakers.
+
+    Raises
+    ------
+    UserError
+        If the speakers are not known: all intervals are over speakers.
+    """
+    located = locate_trials(read_trials(trials), data_folder)
+    if located.doubt:
+        raise UserError(
+            f"{trials}: its speakers are not known ({located.doubt}), and the "
+            "intervals of a comparison are over speakers; put the files into "
+            "speakers' folders, or Kaldi's utt2spk into the data folder."
+        )
+    return located
 
 
 def score_run(folder, methods, trials, data_folder, durations, seed, device):
@@ -107,15 +140,21 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
     located : imlkd_brain.verification.LocatedTrials
         The list, for labels and speakers.
     """
-    located = locate_trials(read_trials(trials), data_folder)
+    located = locate_known(trials, data_folder)
     # By what is in the list: a corpus built anew has others by its name.
     listed = hashlib.sha256(Path(trials).read_bytes()).hexdigest()[:16]
+    audio = audio_state(located)
     scores = {}
     for method in methods:
         kept = folder / method / f"scores-{listed}.npz"
         model = load_speaker_model(folder / method, device)
+        check_held_out(
+            located,
+            training_speakers({method: model}),
+            way_out="with `test_trials` or other folds in the YAML",
+        )
         wanted = {
-            duration_name(d): f"{model.key} {crop_name(d, seed)}"
+            duration_name(d): f"{model.key} {crop_name(d, seed)} {audio}"
             for d in durations
         }
         found = dict(np.load(kept)) if kept.is_file() else {}

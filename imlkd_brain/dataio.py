@@ -8,6 +8,8 @@ import io
 import os
 import random
 import sys
+from collections import defaultdict
+from dataclasses import replace
 
 import soundfile
 import torch
@@ -20,14 +22,13 @@ from ruamel.yaml.error import YAMLError
 import speechbrain as sb
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import seconds_to_samples
-from imlkd_brain.verification import (
-    check_samples,
-    read_trials,
-    utterance_key,
-)
+from imlkd_brain.speakers import doubt_about, plain_speakers, utterance_key
+from imlkd_brain.verification import check_samples, read_trials
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
 
+logger = get_logger(__name__)
 CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
 
 
@@ -798,17 +799,90 @@ def valid_trials(path, dataset):
     Raises
     ------
     UserError
-        If an utterance of the list is not in the validation set.
+        If an utterance of the list is not in the validation set, or is
+        several files of it.
     """
     if path is None:
         return None
     trials = read_trials(path)
     known = {utterance_key(row["wav"]) for row in dataset.data.values()}
-    unknown = [u for u in trials.utterances if u not in known]
+    # Where there are no sessions, a list says less than the set's keys do.
+    ends = defaultdict(set)
+    for key in known:
+        parts = key.split("/")
+        for first in range(len(parts)):
+            ends["/".join(parts[first:])].add(key)
+    several = [u for u in trials.utterances if len(ends.get(u, ())) > 1]
+    if several:
+        one, other, *_ = sorted(ends[several[0]])
+        raise UserError(
+            f"{path}: {several[0]} may be {one} or {other} of the validation "
+            "annotation; write more of the path in the list."
+        )
+    unknown = [u for u in trials.utterances if u not in ends]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown)} utterances of the dev trials are not in "
             f"the validation annotation (first: {unknown[0]}); prepare the "
             "data with this list as valid_trials, in a new save_folder."
         )
-    return trials
+    names = [key for u in trials.utterances for key in ends[u]]
+    return replace(trials, utterances=names)
+
+
+def check_dev_speakers(trials, valid_data, train_data, allow=False):
+    """Refuse dev trials of speakers that are trained on.
+
+    The error rate on such trials is too low, and a checkpoint that is chosen
+    by it is not the best one for new speakers. The annotations say who speaks:
+    a preparation that was skipped, or was made with another list, is seen.
+
+    Arguments
+    ---------
+    trials : imlkd_brain.verification.Trials or None
+        Dev trials; None where there are none.
+    valid_data, train_data : speechbrain.dataio.dataset.DynamicItemDataset
+        The validation and the training set.
+    allow : bool
+        Warn only.
+
+    Raises
+    ------
+    UserError
+        Naming the first speakers that are in both.
+    """
+    if trials is None:
+        return
+    speaker_of = {
+        utterance_key(row["wav"]): row["spk_id"]
+        for row in valid_data.data.values()
+    }
+    voices = [speaker_of[utterance] for utterance in trials.utterances]
+    doubt = doubt_about(
+        voices,
+        voices,
+        trials.pairs,
+        trials.labels,
+        lambda trial: f"on line {trials.lines[trial]}",
+    )
+    if doubt:
+        logger.warning(
+            f"{trials.path}: the speakers of the dev trials are not known by "
+            f"the spk_id of the validation annotation ({doubt}), so nothing "
+            "says that they are held out."
+        )
+    trained = {row["spk_id"] for row in train_data.data.values()}
+    both = sorted(set(voices) & (trained | plain_speakers(trained)))
+    if not both:
+        return
+    reason = (
+        f"{trials.path}: {len(both)} of {len(set(voices))} speakers of the "
+        f"dev trials are training speakers (first: {both[0]}), so the dev "
+        "error rate would be too low"
+    )
+    if not allow:
+        raise UserError(
+            f"{reason}; give valid_trials of other speakers and prepare the "
+            "data anew, or go on with --allow_training_speakers True."
+        )
+    logger.warning(f"{reason}; going on, as told.")

@@ -80,7 +80,8 @@ def measure(
     -------
     list of dict
         A row for each duration and group, all durations pooled last; names
-        of figures as in :data:`CONVENTIONS`.
+        of figures as in :data:`CONVENTIONS`. No intervals and no groups
+        where the speakers of the list are not known.
     """
     groups = {ALL: torch.ones(len(located.pairs), dtype=torch.bool)}
     if group_separator is not None:
@@ -106,7 +107,7 @@ def measure(
                     **_figures(values, llr, labels, chosen, p_targets),
                 }
             )
-            if group == ALL and bootstrap_samples:
+            if group == ALL and bootstrap_samples and not located.doubt:
                 rows[-1].update(
                     _intervals(
                         located,
@@ -160,7 +161,7 @@ def _intervals(located, values, labels, p_target, samples, seed):
     return intervals
 
 
-def format_tables(rows, sizes, p_target):
+def format_tables(rows, sizes, p_target, warnings=None):
     """Results as text: for each list a table, and one of its groups.
 
     Arguments
@@ -171,13 +172,15 @@ def format_tables(rows, sizes, p_target):
         Parameters and MACs of each model.
     p_target : float
         Prior of the minDCF to show.
+    warnings : dict, optional
+        A line to write below the table of a list, by the list's name.
 
     Returns
     -------
     str
         The tables.
     """
-    lines = []
+    lines, warnings = [], warnings or {}
     for name in dict.fromkeys(row["list"] for row in rows):
         inside = [row for row in rows if row["list"] == name]
         lines += [
@@ -190,6 +193,8 @@ def format_tables(rows, sizes, p_target):
         if groups:
             lines += ["", "EER % within each group of speakers", ""]
             lines += _align(_group_table(inside, groups))
+        if warnings.get(name):
+            lines += ["", warnings[name]]
         lines.append("")
     return "\n".join(lines)
 

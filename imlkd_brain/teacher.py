@@ -34,6 +34,7 @@ INFERENCE = "inference"
 MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
 STATISTICS_FILE = "mean_var_norm.ckpt"  # of a global normalisation
 LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
+TEACHER_SPEAKERS = "teacher_speakers.txt"  # a name a line
 
 
 class SpeakerModel(torch.nn.Module):
@@ -59,6 +60,9 @@ class SpeakerModel(torch.nn.Module):
         In Hz.
     source : str
         Where the model came from, for messages.
+    teacher_speakers : list of str
+        Training speakers of its teacher, of the teacher's teacher and so on.
+        What a student has learnt from them makes its figures on them too good.
 
     Attributes
     ----------
@@ -92,6 +96,7 @@ class SpeakerModel(torch.nn.Module):
         speakers=(),
         sample_rate=16000,
         source="",
+        teacher_speakers=(),
     ):
         super().__init__()
         self.compute_features = compute_features
@@ -99,6 +104,7 @@ class SpeakerModel(torch.nn.Module):
         self.embedding_model = embedding_model
         self.classifier = classifier
         self.speakers = list(speakers)
+        self.teacher_speakers = list(teacher_speakers)
         self.sample_rate = sample_rate
         self.source = str(source)
         self.requires_grad_(False)
@@ -167,6 +173,11 @@ class SpeakerModel(torch.nn.Module):
         return hop_samples(self.compute_features, self.sample_rate)
 
     @property
+    def learnt_speakers(self):
+        """Speakers it has learnt itself or through its teachers, sorted."""
+        return sorted({*self.speakers, *self.teacher_speakers})
+
+    @property
     def embedding_dim(self):
         """Dimension of the embeddings, found with one frame-sized input."""
         device = next(self.embedding_model.parameters()).device
@@ -225,6 +236,7 @@ class Teacher(SpeakerModel):
             model.speakers,
             model.sample_rate,
             model.source,
+            model.teacher_speakers,
         )
         if prototypes is None:
             if self.classifier is None:
@@ -534,6 +546,7 @@ def load_speaker_model(source, device="cpu"):
         speakers,
         sample_rate,
         source,
+        _read_teacher_speakers(folder),
     )
     return model.to(device)
 
@@ -628,6 +641,20 @@ def _read_speakers(folder):
                     "broken or cut short, export the model again."
                 ) from error
     return []
+
+
+def _read_teacher_speakers(folder):
+    """Return the speakers of a model's teachers; [] if it names none."""
+    path = folder / TEACHER_SPEAKERS
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable text file with a speaker a line; export "
+            "the model again."
+        ) from error
 
 
 def load_teacher(source, speakers, classes="classifier", prototypes=None):

@@ -65,6 +65,7 @@ MAY_CHANGE = {
         )
     },
     "skip_prep": False,
+    "allow_training_speakers": False,
     "use_tensorboard": False,
     "ckpt_interval_minutes": 0,
     "ckpt_interval_steps": 0,

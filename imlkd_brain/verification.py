@@ -33,13 +33,20 @@ from tqdm import tqdm
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import seconds_to_samples
 from imlkd_brain.precision import full_float32
+from imlkd_brain.speakers import (
+    AUDIO_SUFFIXES,
+    WAY_OUT,
+    SpeakerNames,
+    doubt_about,
+    plain_speakers,
+    utterance_key,
+)
 
 # Label words and what they mean; a list keeps to one line of this table.
 LABEL_STYLES = (
     {"1": True, "0": False},
     {"target": True, "nontarget": False},
 )
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".m4a", ".mp3")
 SHOWN_LINES = 3  # offending lines that an error message quotes
 COSINE_EPS = 1e-6  # smallest norm, as in SpeechBrain's SpeakerRecognition
 
@@ -113,55 +120,39 @@ class LocatedTrials:
         File of each row of the test side.
     pairs : torch.Tensor
         Enrolment row and test row of each trial, int64, (P, 2).
+    enrol_speakers : list of str or None
+        Speaker of each enrolment row, None where it is not known.
+    test_speakers : list of str or None
+        The same of each test row.
+    doubt : str
+        Why the speakers cannot be right, see
+        :func:`imlkd_brain.speakers.doubt_about`; empty where they can. There
+        are no intervals and no groups where there is a doubt.
     """
 
     trials: Trials
     enrol_files: list
     test_files: list
     pairs: torch.Tensor
+    enrol_speakers: list
+    test_speakers: list
+    doubt: str = ""
 
-    @cached_property
-    def enrol_speakers(self):
-        """Speaker of each enrolment row."""
-        return [speaker_of(files[0]) for files in self.enrol_files]
-
-    @cached_property
-    def test_speakers(self):
-        """Speaker of each test row."""
-        return [speaker_of(file) for file in self.test_files]
+    @property
+    def warning(self):
+        """One line where there is a doubt, else empty."""
+        if not self.doubt:
+            return ""
+        return (
+            f"{self.trials.name}: its speakers are not known ({self.doubt}), "
+            "so there are no intervals over speakers and nothing says that "
+            f"its speakers were held out; {WAY_OUT}."
+        )
 
     @cached_property
     def speakers(self):
-        """The different speakers on either side, sorted."""
-        return sorted({*self.enrol_speakers, *self.test_speakers})
-
-
-def utterance_key(path):
-    """The last three components of a path, without an audio suffix.
-
-    This is what an utterance is called wherever its file lies, in CSVs, trial
-    lists and embedding stores.
-
-    Example
-    -------
-    >>> utterance_key("/data/voxceleb1/wav/id10270/5r0dWxy17C8/00001.wav")
-    'id10270/5r0dWxy17C8/00001'
-    """
-    path = PurePath(path)
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        path = path.with_suffix("")
-    return "/".join(path.parts[-3:])
-
-
-def speaker_of(path):
-    """The speaker, which is the folder above the session's.
-
-    Example
-    -------
-    >>> speaker_of("/data/voxceleb1/wav/id10270/5r0dWxy17C8/00001.wav")
-    'id10270'
-    """
-    return utterance_key(path).split("/")[0]
+        """The different speakers on either side that are known, sorted."""
+        return sorted({*self.enrol_speakers, *self.test_speakers} - {None})
 
 
 def read_trials(path, name=None, allow_repeated_trials=False):
@@ -357,7 +348,7 @@ def find_trial_list(name, data_folder):
     )
 
 
-def locate_trials(trials, data_folder, enrolments=None):
+def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
     """Find the audio file of every utterance of a trial list.
 
     A name is looked up as it is written, below the data folder and below the
@@ -374,6 +365,9 @@ def locate_trials(trials, data_folder, enrolments=None):
     enrolments : dict, optional
         Utterances of each enrolment model, see :func:`read_enrolments`. A
         name on the enrolment side that is none of them is an utterance.
+    speaker_map : str or Path, optional
+        Whose voice each utterance has; without it the speakers come from the
+        data folder, see :class:`imlkd_brain.speakers.SpeakerNames`.
 
     Returns
     -------
@@ -384,9 +378,11 @@ def locate_trials(trials, data_folder, enrolments=None):
     ------
     UserError
         If the data folder does not exist or utterances are not in it; the
-        sentence quotes the first trials that name them.
+        sentence quotes the first trials that name them. Also if the map does
+        not name an utterance.
     """
     roots = _data_folders(data_folder)
+    speakers = SpeakerNames(data_folder, speaker_map)
     enrolments = enrolments or {}
     found, unknown = {}, {}
 
@@ -400,12 +396,18 @@ def locate_trials(trials, data_folder, enrolments=None):
 
     enrol_rows, enrol = torch.unique(trials.pairs[:, 0], return_inverse=True)
     test_rows, test = torch.unique(trials.pairs[:, 1], return_inverse=True)
-    enrol_files = []
-    for row in enrol_rows.tolist():
-        members = enrolments.get(trials.utterances[row])
-        enrol_files.append(files_of(row, members or [trials.spellings[row]]))
+    enrol_names = [
+        enrolments.get(trials.utterances[row]) or [trials.spellings[row]]
+        for row in enrol_rows.tolist()
+    ]
+    enrol_files = [
+        files_of(row, names)
+        for row, names in zip(enrol_rows.tolist(), enrol_names, strict=True)
+    ]
+    test_names = [trials.spellings[row] for row in test_rows.tolist()]
     test_files = [
-        files_of(row, [trials.spellings[row]])[0] for row in test_rows.tolist()
+        files_of(row, [name])[0]
+        for row, name in zip(test_rows.tolist(), test_names, strict=True)
     ]
     if unknown:
         missing = torch.zeros(len(trials.utterances), dtype=torch.bool)
@@ -421,11 +423,32 @@ def locate_trials(trials, data_folder, enrolments=None):
             f"{data_folder} ({_shorten(lines)}); give the --data_folder this "
             "list was made for, or correct the list."
         )
+    pairs = torch.stack([enrol, test], dim=1)
+    voices = [
+        list(map(speakers, files, names))
+        for files, names in zip(enrol_files, enrol_names, strict=True)
+    ]
+    enrol_speakers = [names[0] for names in voices]
+    test_speakers = list(map(speakers, test_files, test_names))
+    doubt = doubt_about(
+        enrol_speakers,
+        test_speakers,
+        pairs,
+        trials.labels,
+        lambda trial: f"on line {trials.lines[trial]}",
+    )
+    mixed = [i for i, names in enumerate(voices) if len(set(names)) > 1]
+    if mixed and not doubt:
+        model = trials.utterances[enrol_rows[mixed[0]]]
+        doubt = f"the enrolment model {model} has utterances of two speakers"
     return LocatedTrials(
         trials=trials,
         enrol_files=enrol_files,
         test_files=test_files,
-        pairs=torch.stack([enrol, test], dim=1),
+        pairs=pairs,
+        enrol_speakers=enrol_speakers,
+        test_speakers=test_speakers,
+        doubt=doubt,
     )
 
 
@@ -514,9 +537,14 @@ class EmbeddingStore:
     """Embeddings on disk, one folder for each model and crop.
 
     An embedding is found again by the model's key, the crop, the utterance
-    and its file's size and time, so that a new model or changed audio is
-    embedded anew and a second trial list costs only scoring. What is added is
-    written in parts, each to a temporary file that is then renamed.
+    and its file's size and times, so that a new model or changed audio is
+    embedded anew and a second trial list costs only scoring. The times are
+    those of the content and of the file's entry in its folder: the second
+    changes with every write, also where a tool restores the first, and no two
+    corpora share it. That costs one look at the folder per file; to hash
+    150,000 files would be to read 40 GB for each run. A corpus that is copied
+    is embedded once more. What is added is written in parts, each to a
+    temporary file that is then renamed.
 
     Arguments
     ---------
@@ -754,7 +782,7 @@ def length_sorted_batches(lengths, max_total, max_padding):
 
 
 def _entry_name(path):
-    """Utterance, size and time of its file: what the store calls it."""
+    """Utterance, size and times of its file: what the store calls it."""
     try:
         state = os.stat(path)
     except FileNotFoundError:
@@ -762,7 +790,33 @@ def _entry_name(path):
             f"{path}: there is no such audio file; restore it, or correct the "
             "list or CSV that names it."
         ) from None
-    return f"{utterance_key(path)}|{state.st_size}|{state.st_mtime_ns}"
+    return (
+        f"{utterance_key(path)}|{state.st_size}|{state.st_mtime_ns}"
+        f"|{state.st_ctime_ns}"
+    )
+
+
+def audio_state(located):
+    """A hash of a list's files, by what :class:`EmbeddingStore` knows of them.
+
+    Arguments
+    ---------
+    located : LocatedTrials
+        The list.
+
+    Returns
+    -------
+    str
+        Another one if a file was changed or replaced.
+
+    Raises
+    ------
+    UserError
+        If a file is missing.
+    """
+    files = [file for files in located.enrol_files for file in files]
+    entries = map(_entry_name, [*files, *located.test_files])
+    return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]
 
 
 def _check_audio(path, sample_rate):
@@ -1258,8 +1312,10 @@ def trial_groups(located, separator):
     -------
     dict
         Mask (P,) for each group with target and nontarget trials, by name.
-        Empty if there is only one group.
+        Empty if there is only one group, or the speakers are not known.
     """
+    if located.doubt:
+        return {}
     enrol, test = (
         [speaker.split(separator)[0] for speaker in side]
         for side in (located.enrol_speakers, located.test_speakers)
@@ -1279,7 +1335,13 @@ def trial_groups(located, separator):
     return groups
 
 
-def check_held_out(located, sources, allow=False):
+def check_held_out(
+    located,
+    sources,
+    allow=False,
+    consequence="its error rates would be too low",
+    way_out="or go on with --allow_training_speakers True",
+):
     """Refuse to measure on speakers that something was learnt from.
 
     Arguments
@@ -1291,6 +1353,10 @@ def check_held_out(located, sources, allow=False):
         the model teacher``.
     allow : bool
         Return the reasons instead of raising them.
+    consequence : str
+        What is wrong with figures on such a list.
+    way_out : str
+        What a user may do beside taking other speakers.
 
     Returns
     -------
@@ -1304,19 +1370,42 @@ def check_held_out(located, sources, allow=False):
     """
     reasons = []
     for source, speakers in sources.items():
-        known = sorted(set(located.speakers) & set(speakers))
+        speakers = {*speakers, *plain_speakers(speakers)}
+        known = sorted(set(located.speakers) & speakers)
         if known:
             reasons.append(
                 f"{located.trials.name}: {source} holds {len(known)} of its "
                 f"{len(located.speakers)} speakers ({_shorten(known)}), so "
-                "its error rates would be too low"
+                f"{consequence}"
             )
     if reasons and not allow:
         raise UserError(
-            f"{reasons[0]}; use speakers that were held out, or go on with "
-            "--allow_training_speakers True."
+            f"{reasons[0]}; use speakers that were held out, {way_out}."
         )
     return reasons
+
+
+def training_speakers(models):
+    """The speakers that models and their teachers have learnt.
+
+    Arguments
+    ---------
+    models : dict
+        Models by name, as :class:`imlkd_brain.teacher.SpeakerModel`.
+
+    Returns
+    -------
+    dict
+        Speakers of each source, as :func:`check_held_out` takes them.
+    """
+    sources = {}
+    for name, model in models.items():
+        sources[f"the training data of the model {name}"] = model.speakers
+        if model.teacher_speakers:
+            sources[f"the training data of the teacher of the model {name}"] = (
+                model.teacher_speakers
+            )
+    return sources
 
 
 class Scorer:

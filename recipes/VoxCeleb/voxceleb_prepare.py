@@ -28,6 +28,7 @@ import soundfile
 from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.speakers import speaker_of
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -470,7 +471,7 @@ def _read_pairs(paths):
 
 def _speakers(trials):
     """The speakers of both columns of trials."""
-    return {key.split("/")[0] for _, *pair in trials for key in pair}
+    return {speaker_of(key) for _, *pair in trials for key in pair}
 
 
 def _unpack_source(source, data_folder):
@@ -648,7 +649,7 @@ def _split(
         )
     speakers = defaultdict(list)
     for key in files:
-        speaker = key.split("/")[0]
+        speaker = speaker_of(key)
         if speaker not in tested | developed:
             speakers[speaker].append(key)
     if not speakers:
@@ -741,7 +742,7 @@ def _whole_rows(files, measured, title):
     """Rows of whole files, with the key as ID."""
     found = measured(list(files.values()), None, title)
     return [
-        (key, n / measured.sample_rate, path, 0, n, key.split("/")[0])
+        (key, n / measured.sample_rate, path, 0, n, speaker_of(key))
         for (key, path), (n, _) in zip(files.items(), found, strict=True)
     ]
 
@@ -779,7 +780,7 @@ def _chunk_rows(files, seg_dur, least, amp_th, measured, split):
         if frames < least * rate:
             short += 1
             continue
-        audio_id, speaker = key.replace("/", "--"), key.split("/")[0]
+        audio_id, speaker = key.replace("/", "--"), speaker_of(key)
         duration = frames / rate
         if chunk is None:
             rows.append((audio_id, duration, path, 0, frames, speaker))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import explain
 import numpy as np
@@ -14,7 +15,7 @@ import soundfile
 from synthetic import write_model, write_wav
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.explanation import AGREEMENT
+from imlkd_brain.explanation import AGREEMENT, Task, Utterance
 
 RECIPE = Path(explain.__file__).resolve().parent
 MINIVOX_YAML = str(RECIPE / "hparams" / "minivox" / "explain.yaml")
@@ -194,6 +195,35 @@ def test_the_same_command_again_computes_only_what_is_missing(
         assert (results / name).read_text() == text
 
 
+def test_kept_maps_are_known_by_the_content_of_the_utterances(tmp_path):
+    """A file of equal length and with its old time is another file."""
+    path = tmp_path / "wavs" / "anna" / "1.wav"
+    write_wav(path, 0.3, 100, 0)
+    state = os.stat(path)
+    utterance = Utterance("anna/1", str(path), "anna")
+    model = SimpleNamespace(key="k")
+    hparams = {"methods": {"random": {}}, "seed": 1, "allow_tf32": False}
+    task = Task("identification", [utterance])
+
+    def kept(value):
+        return explain.cached(
+            tmp_path / "save",
+            "maps",
+            explain.identity(task, model, "full", hparams),
+            lambda: {"value": value},
+        )["value"]
+
+    assert kept(1) == 1 and kept(2) == 1
+    write_wav(path, 0.3, 140, 0)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert os.stat(path).st_size == state.st_size
+    assert kept(3) == 3
+    # The first content again, written anew: another file, the same maps.
+    kept(3)
+    write_wav(path, 0.3, 140, 0)
+    assert kept(4) == 3
+
+
 def test_any_folder_of_wav_files(models, tmp_path):
     wavs = tmp_path / "wavs"
     for i, speaker in enumerate(("anna", "bert")):
@@ -215,8 +245,11 @@ def test_any_folder_of_wav_files(models, tmp_path):
     assert kept["utterances"] == {
         "verification": ["alone", "anna/0", "anna/1", "bert/0", "bert/1"]
     }
-    # Each of four against its own and two others, the lone one against two.
-    assert kept["trials"] == {"verification": 4 * 3 + 2}
+    # Each of four against its own and one other. Nobody knows whose voice the
+    # lone one has, so it is in no trial and no interval is over speakers.
+    assert kept["trials"] == {"verification": 4 * 2}
+    assert "1 of 5 files" in kept["speakers_not_known"]["verification"]
+    assert {row["low"] for row in kept["areas"]} == {None}
     assert {row["metric"] for row in kept["areas"]} == {"score", "eer"}
 
 
@@ -258,6 +291,10 @@ def test_a_lone_file_has_maps_and_no_eer(models, tmp_path):
             "identification_csv: .*no.csv",
         ),
         ({"figure_utterance": "a/b/c"}, "figure_utterance: .*a/b/c"),
+        (
+            {"models": "{teacher: {tmp}/learnt, scratch: null, iml_kd: null}"},
+            "training data of the model teacher holds 1 .*--allow_training",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tiny_minivox, models, tmp_path, more, words):
@@ -270,6 +307,10 @@ def test_a_mistake_is_one_sentence(tiny_minivox, models, tmp_path, more, words):
     soundfile.write(path, samples, 16000, "FLOAT")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "1.wav").write_text("no audio")
+    if "learnt" in str(more):
+        listed = (tiny_minivox / "trials" / "test.txt").read_text().split()
+        learnt = [listed[1].split("/")[0], "nobody"]
+        write_model(tmp_path / "learnt", speakers=learnt)
     more = {k: v.replace("{tmp}", str(tmp_path)) for k, v in more.items()}
     more = {"data_folder": tiny_minivox, **more}
     arguments = options(models, tmp_path / "out", **more)

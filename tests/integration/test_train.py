@@ -160,6 +160,11 @@ def test_a_teacher_is_ready_for_inference(teacher, tiny_minivox):
     assert all(torch.equal(kept[key], exported[key]) for key in kept)
 
 
+def test_a_student_names_the_speakers_of_its_teacher(taught, teacher):
+    own = load_speaker_model(teacher).speakers
+    assert own and load_speaker_model(taught).teacher_speakers == sorted(own)
+
+
 def test_a_student_learns_from_it_by_all_levels(taught):
     stats = stats_of(taught)
     assert len(stats) == N_EPOCHS

@@ -206,6 +206,40 @@ def test_training_speakers_are_refused_before_embedding(tiny_minivox, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_no_list_may_have_speakers_that_a_model_or_its_teacher_learnt(
+    tiny_minivox, tmp_path
+):
+    """Neither the calibration list nor, of the teacher, the test list."""
+    speakers = {
+        part: read_trials(tiny_minivox / "trials" / f"{part}.txt")
+        .utterances[0]
+        .split("/")[0]
+        for part in ("test", "dev")
+    }
+    own, taught = tmp_path / "own", tmp_path / "taught"
+    write_model(own, speakers=["nobody", speakers["dev"]])
+    folder = write_model(taught, speakers=["nobody", "no one"])
+    (folder / "teacher_speakers.txt").write_text(f"{speakers['test']}\n")
+    for model, more, words in (
+        (
+            own,
+            ["--calibration_list=trials/dev.txt"],
+            f"dev: the training data of .*own holds 1 .*{speakers['dev']}"
+            ".*too sure of itself.*--allow_training_speakers True",
+        ),
+        (
+            taught,
+            [],
+            f"test: .* the teacher of .*taught holds 1 .*{speakers['test']}"
+            ".*--allow_training_speakers True",
+        ),
+    ):
+        command = options(tiny_minivox, tmp_path / "out", [model])
+        with pytest.raises(UserError, match=words):
+            verify.main([MINIVOX_YAML, *command, *more])
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [

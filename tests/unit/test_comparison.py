@@ -179,7 +179,7 @@ def finished(tmp_path):
     trials = data / "trials.txt"
     trials.write_text("".join(lines))
     output = tmp_path / "out"
-    model = write_model(tmp_path / "model")
+    model = write_model(tmp_path / "model", speakers=["nora", "otto"])
     for run in RUNS:
         place = run_folder(output, "p", run)
         for method, seed in (("teacher", 0), ("scratch", run["seed"])):

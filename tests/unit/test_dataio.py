@@ -27,6 +27,7 @@ from imlkd_brain.dataio import (
     SpeakerIndex,
     batches_per_epoch,
     check_batches,
+    check_dev_speakers,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -551,6 +552,46 @@ def test_dev_trials_must_be_in_the_annotation(corpus, tmp_path):
         "1 emil/s0/1.wav emil/s1/1.wav\n0 emil/s0/1.wav x/y/1.wav\n"
     )
     with pytest.raises(UserError, match="1 utterances.*first: x/y/1"):
+        valid_trials(str(path), valid)
+
+
+def test_dev_trials_of_training_speakers_are_refused(tmp_path):
+    """Whoever prepared the data, and at any speed of the training."""
+    data = write_corpus(tmp_path)
+    valid = valid_dataset(str(data / "dev.csv"), "", RATE)
+    trials = valid_trials(str(data / "dev.txt"), valid)
+    clean, _ = train(data / "train.csv")
+    check_dev_speakers(trials, valid, clean)
+    check_dev_speakers(None, valid, clean)
+    text = (data / "train.csv").read_text()
+    leaking = tmp_path / "leaking.csv"
+    leaking.write_text(text.replace("anna", "fred"))
+    for speeds in ((1.0,), (0.9, 1.1)):
+        trained, _ = train(leaking, speeds=speeds)
+        with pytest.raises(UserError, match="1 of 2 .*first: fred.*allow_tr"):
+            check_dev_speakers(trials, valid, trained)
+        check_dev_speakers(trials, valid, trained, allow=True)
+
+
+def test_dev_trials_find_utterances_without_a_session(tmp_path):
+    """`<speaker>/<utterance>` of the list is the annotation's file."""
+    rows = ["ID,duration,wav,start,stop,spk_id"]
+    for speaker in ("emil", "fred"):
+        for i in range(2):
+            path = write_wav(
+                tmp_path / "wav" / speaker / f"{i}.wav", 0.3, 90, i
+            )
+            rows.append(f"{speaker}{i},0.3,{path},0,4800,{speaker}")
+    annotation = tmp_path / "dev.csv"
+    annotation.write_text("\n".join(rows) + "\n")
+    valid = valid_dataset(str(annotation), "", RATE)
+    path = tmp_path / "t.txt"
+    path.write_text("1 emil/0.wav emil/1.wav\n0 emil/0.wav fred/1.wav\n")
+    trials = valid_trials(str(path), valid)
+    known = {valid[i]["utterance"] for i in range(4)}
+    assert set(trials.utterances) <= known and len(trials.utterances) == 3
+    path.write_text("1 emil/0.wav emil/1.wav\n0 emil/0.wav 1.wav\n")
+    with pytest.raises(UserError, match="1 may be wav/emil/1 or wav/fred/1"):
         valid_trials(str(path), valid)
 
 

@@ -121,6 +121,36 @@ def test_an_export_replaces_an_older_one_whole(trained, tmp_path):
     assert load_speaker_model(target).key == model.key
 
 
+def test_the_teachers_speakers_travel_with_its_students(trained, tmp_path):
+    """Through a chain of three models; a folder without them still loads."""
+    first = load_speaker_model(trained)
+    assert first.teacher_speakers == []
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(["zoë", "yan"])
+    taught = first
+    for name in ("second", "third"):
+        teacher = Teacher(taught, ["zoë", "yan"], torch.eye(8)[:2])
+        export_inference_folder(
+            tmp_path / name,
+            trained / "hyperparams.yaml",
+            first.embedding_model,
+            Classifier(8, out_neurons=2),
+            encoder,
+            teacher_speakers=teacher.learnt_speakers,
+        )
+        taught = load_speaker_model(tmp_path / name)
+        assert taught.speakers == ["zoë", "yan"]
+        assert set(TRAIN_SPEAKERS) <= set(taught.teacher_speakers)
+    assert taught.learnt_speakers == sorted([*TRAIN_SPEAKERS, "yan", "zoë"])
+    names = tmp_path / "third" / "teacher_speakers.txt"
+    assert names.read_text(encoding="utf-8").splitlines() == sorted(
+        [*TRAIN_SPEAKERS, "yan", "zoë"]
+    )
+    names.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="teacher_speakers.txt: not a readable"):
+        load_speaker_model(tmp_path / "third")
+
+
 def test_an_export_without_a_key_says_which(trained, tmp_path):
     text = (trained / "hyperparams.yaml").read_text()
     (tmp_path / "h.yaml").write_text(text.replace("mean_var_norm", "norm"))

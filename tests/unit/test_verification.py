@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -229,6 +230,26 @@ def test_each_utterance_is_embedded_once_and_kept(corpus):
     assert again.batches == [[RATE]]
     for key, crop in (("f" * 64, "full"), (again.key, "1s-seed0")):
         assert ver.EmbeddingStore(corpus / "store", key, crop).rows == {}
+
+
+def test_audio_that_was_edited_in_secret_is_embedded_anew(corpus):
+    """Of equal size and with its old time, as tools that restore it leave."""
+    path = str(corpus / "wav/x-a/s1/00000.wav")
+    located = ver.locate_trials(ver.read_trials(corpus / "list.txt"), corpus)
+    before, state = ver.audio_state(located), os.stat(path)
+    model = Model()
+    store = ver.EmbeddingStore(corpus / "store", model.key, "full")
+    first, _ = ver.embed_utterances(model, [path], store)
+    samples, _ = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples / 2, RATE)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert os.stat(path).st_size == state.st_size
+    second, _ = ver.embed_utterances(model, [path], store)
+    # 16-bit samples: halving rounds each by half a step at most.
+    torch.testing.assert_close(
+        second[0, 0], first[0, 0] / 2, atol=2**-16, rtol=0
+    )
+    assert ver.audio_state(located) != before
 
 
 def test_only_equal_lengths_share_a_batch_unless_padding_is_allowed(corpus):

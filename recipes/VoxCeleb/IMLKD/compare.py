@@ -43,6 +43,7 @@ from imlkd_brain.comparison import (
     TEACHER,
     collect_runs,
     dev_table,
+    locate_known,
     read_curves,
     run_folder,
     write_report,
@@ -53,7 +54,6 @@ from imlkd_brain.plots import require_matplotlib
 from imlkd_brain.processes import child_environment
 from imlkd_brain.teacher import INFERENCE
 from imlkd_brain.trained_with import SAVE, TrainingRecord, read_record
-from imlkd_brain.verification import read_trials, speaker_of
 from speechbrain.utils.distributed import infer_device
 
 CACHE = "teacher_cache"
@@ -256,8 +256,10 @@ def check_unseen(hparams):
         for run in hparams["runs"]:
             place = run_folder(hparams["output_folder"], pair, run)
             trained = pd.read_csv(place / "csv" / "train.csv")["spk_id"]
-            listed = read_trials(test_list(hparams, run)).utterances
-            known = set(trained) & set(map(speaker_of, listed))
+            listed = locate_known(
+                test_list(hparams, run), hparams["test_folder"]
+            )
+            known = set(trained) & set(listed.speakers)
             if known:
                 raise UserError(
                     f"{test_list(hparams, run)}: {min(known)} is a training "

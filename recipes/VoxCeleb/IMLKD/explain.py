@@ -45,8 +45,14 @@ from imlkd_brain.explanation import (
     seeded,
 )
 from imlkd_brain.precision import set_tf32
+from imlkd_brain.speakers import WAY_OUT, SpeakerNames, utterance_key
 from imlkd_brain.teacher import load_speaker_model
-from imlkd_brain.verification import read_trials
+from imlkd_brain.verification import (
+    check_held_out,
+    locate_trials,
+    read_trials,
+    training_speakers,
+)
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
@@ -160,10 +166,11 @@ def corpus_tasks(hparams, models, shortest):
             hparams["save_folder"],
         )
     )
-    known = {
-        key: Utterance(key, str(folder / "wav" / f"{key}.wav"), speaker_of(key))
-        for key in trials.utterances
-    }
+    located = locate_trials(
+        trials, hparams["data_folder"], speaker_map=hparams["speaker_map"]
+    )
+    check_learnt(located, models, hparams["allow_training_speakers"])
+    known = known_utterances(located)
     listed = list(
         zip(trials.enrol, trials.test, trials.labels.tolist(), strict=True)
     )
@@ -171,13 +178,6 @@ def corpus_tasks(hparams, models, shortest):
     for enrol, test, is_target in listed:
         if is_target:
             own.setdefault(test, enrol)
-    missing = [u.path for u in known.values() if not os.path.isfile(u.path)]
-    if missing:
-        raise UserError(
-            f"{hparams['verification_file']}: {len(missing)} utterances of "
-            f"the list are not in {folder} (first: {missing[0]}); the list "
-            "and data_folder do not belong together."
-        )
     chosen = pick(
         [known[key] for key in own],
         hparams["n_verification"],
@@ -194,22 +194,18 @@ def corpus_tasks(hparams, models, shortest):
             [known[key] for key in rows],
             [rows[own[utterance.key]] for utterance in chosen],
             [(rows[enrol], place[test], t) for enrol, test, t in listed],
+            located.doubt,
         )
     ]
     speakers = common_speakers(models)
-    held_out = {u.speaker for u in known.values()} & set(speakers)
-    if held_out:
-        logger.warning(
-            f"{len(held_out)} test speakers are training speakers of the "
-            f"models (first: {min(held_out)}): they are not held out."
-        )
     if hparams["identification_csv"] is not None:
         pool = csv_utterances(hparams["identification_csv"], folder, speakers)
     else:
         pool = [
-            Utterance("/".join(path.parts[-3:])[:-4], str(path), speaker)
+            Utterance(utterance_key(path), str(path), speaker)
             for speaker in speakers
-            for path in sorted((folder / "wav" / speaker).rglob("*.wav"))
+            for place in (folder / "wav" / speaker, folder / speaker)
+            for path in sorted(place.rglob("*.wav"))
         ]
     if pool:
         tasks.append(
@@ -228,15 +224,51 @@ def corpus_tasks(hparams, models, shortest):
     return tasks
 
 
+def check_learnt(located, models, allow):
+    """Refuse trials of speakers that a model or its teacher has learnt."""
+    if located.doubt:
+        logger.warning(located.warning)
+    for reason in check_held_out(
+        located,
+        training_speakers(models),
+        allow,
+        "their maps and curves are not those of new speakers",
+    ):
+        logger.warning(f"{reason}; going on, as told.")
+
+
+def known_utterances(located):
+    """The utterances of a trial list by name, with files and speakers."""
+    known, trials = {}, located.trials
+    for side, (files, speakers) in enumerate(
+        (
+            ([own[0] for own in located.enrol_files], located.enrol_speakers),
+            (located.test_files, located.test_speakers),
+        )
+    ):
+        numbers = trials.pairs[:, side].tolist()
+        rows = located.pairs[:, side].tolist()
+        for number, row in dict(zip(numbers, rows, strict=True)).items():
+            key = trials.utterances[number]
+            # Without its speaker an utterance stands for itself.
+            speaker = speakers[row] or key
+            known[key] = Utterance(key, files[row], speaker)
+    return known
+
+
 def folder_tasks(hparams, models, shortest):
     """Any folder of wav files; the sub-folder names the speaker."""
     folder = Path(hparams["wav_folder"])
-    utterances = []
+    speaker_of = SpeakerNames(folder, hparams["speaker_map"])
+    utterances, alone = [], []
     for path in wav_files(folder, "wav_folder"):
         inside = path.relative_to(folder)
-        # A file without a sub-folder is a speaker of its own.
-        speaker = inside.parts[0] if len(inside.parts) > 1 else inside.stem
         key = str(inside.with_suffix(""))
+        speaker = speaker_of(path)
+        if speaker is None:
+            # Nobody knows who else it is: it is compared with itself alone.
+            alone.append(key)
+            speaker = key
         utterances.append(Utterance(key, str(path), speaker))
         seconds = seconds_of(path)
         if seconds < shortest:
@@ -245,6 +277,12 @@ def folder_tasks(hparams, models, shortest):
                 f"{shortest:g} s; remove the file or shorten the durations."
             )
     chosen = pick(utterances, hparams["n_verification"], 0, hparams["seed"])
+    doubt = doubt_of_folder(utterances, alone)
+    if doubt:
+        logger.warning(
+            f"{folder}: the speakers are not known ({doubt}), so there are no "
+            f"intervals over speakers; {WAY_OUT}."
+        )
     of_speaker = {}
     for utterance in utterances:
         of_speaker.setdefault(utterance.speaker, []).append(utterance)
@@ -260,6 +298,8 @@ def folder_tasks(hparams, models, shortest):
             row = rows.setdefault(f"{utterance.key}#halves", len(rows))
         own.append(row)
         for speaker, theirs in of_speaker.items():
+            if utterance.key in alone or theirs[0].key in alone:
+                continue
             if speaker != utterance.speaker:
                 row = rows.setdefault(theirs[0].key, len(rows))
                 trials.append((row, i, False))
@@ -270,7 +310,7 @@ def folder_tasks(hparams, models, shortest):
     ]
     if len({is_target for _, _, is_target in trials}) < 2:
         trials = []
-    tasks = [Task("verification", chosen, enrolments, own, trials)]
+    tasks = [Task("verification", chosen, enrolments, own, trials, doubt)]
     speakers = common_speakers(models)
     pool = [u for u in utterances if u.speaker in speakers]
     if pool:
@@ -279,9 +319,17 @@ def folder_tasks(hparams, models, shortest):
     return tasks
 
 
-def speaker_of(key):
-    """The speaker in an utterance key ``speaker/session/file``."""
-    return key.split("/")[0]
+def doubt_of_folder(utterances, alone):
+    """Why the speakers of a folder are not known; empty where they are."""
+    if alone:
+        return (
+            f"{len(alone)} of {len(utterances)} files lie in no speaker's "
+            f"folder, such as {alone[0]}"
+        )
+    names = {utterance.speaker for utterance in utterances}
+    if len(names) < 2:
+        return f"all files have the same speaker, {min(names)}"
+    return ""
 
 
 def common_speakers(models):
@@ -305,7 +353,7 @@ def csv_utterances(path, folder, speakers):
     known = set(speakers)
     wavs = {r["wav"]: r["spk_id"] for r in rows.values()}
     return [
-        Utterance("/".join(Path(wav).parts[-3:])[:-4], wav, speaker)
+        Utterance(utterance_key(wav), wav, speaker)
         for wav, speaker in sorted(wavs.items())
         if speaker in known
     ]
@@ -541,6 +589,9 @@ def explain(tasks, models, hparams, run_opts, device):
             for task in tasks
         },
         "trials": {task.name: len(task.trials) for task in tasks},
+        "speakers_not_known": {
+            task.name: task.doubt for task in tasks if task.doubt
+        },
         "seconds": {},
     }
     results.update({table: [] for table in TABLES})
@@ -643,7 +694,7 @@ def identity(task, model, duration, hparams):
     return [
         model.key,
         str(duration),
-        [(u.key, os.path.getsize(u.path)) for u in everyone],
+        [(u.key, explanation.content_of(u.path)) for u in everyone],
         [u.speaker for u in task.utterances],
         task.own,
         task.trials,

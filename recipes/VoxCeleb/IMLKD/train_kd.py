@@ -35,6 +35,7 @@ from imlkd_brain.dataio import (
     SpeakerIndex,
     batches_per_epoch,
     check_batches,
+    check_dev_speakers,
     check_known_speakers,
     encode_speakers,
     find_list,
@@ -91,6 +92,9 @@ def dataio_prep(hparams):
         hparams["sample_rate"],
     )
     dev_trials = valid_trials(hparams["valid_trials"], valid_data)
+    check_dev_speakers(
+        dev_trials, valid_data, train_data, hparams["allow_training_speakers"]
+    )
     label_encoder = encode_speakers(
         train_data,
         os.path.join(hparams["save_folder"], "label_encoder.txt"),
@@ -256,6 +260,12 @@ def add_teacher(hparams, run_opts, label_encoder, train_data):
         ),
     )
     hparams["teacher"] = teacher
+    if not teacher.learnt_speakers:
+        logger.warning(
+            f"{teacher.source}: this teacher names no training speakers, so "
+            "nobody will be able to say whether test speakers are new to the "
+            "student."
+        )
     if hparams["teacher_cache"]:
         add_teacher_cache(hparams, len(train_data))
     student_dim = hparams["lin_neurons"]
@@ -411,6 +421,9 @@ def main(argv):
             "compute_features": brain.modules["compute_features"],
             "mean_var_norm": brain.modules["mean_var_norm"],
             "trained_with": trained_with,
+            "teacher_speakers": getattr(
+                hparams.get("teacher"), "learnt_speakers", ()
+            ),
         },
     )
     logger.info(

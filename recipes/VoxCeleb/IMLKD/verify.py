@@ -89,8 +89,13 @@ def open_lists(names, hparams):
                     f"{name} has {expected}; figures are not comparable."
                 )
         lists[title] = verification.locate_trials(
-            trials, hparams["data_folder"], enrolments
+            trials,
+            hparams["data_folder"],
+            enrolments,
+            hparams["speaker_map"],
         )
+        if lists[title].doubt:
+            logger.warning(lists[title].warning)
     return list(lists.values())
 
 
@@ -147,18 +152,28 @@ def open_cohort(hparams):
 
 def check_inputs(lists, models, calibration, cohort, hparams):
     "Refuses lists whose speakers a model or a back end has learnt from."
-    sources = {
-        f"the training data of the model {name}": model.speakers
-        for name, model in models.items()
-    }
+    allow = hparams["allow_training_speakers"]
+    sources = verification.training_speakers(models)
+    for source, speakers in sources.items():
+        if not speakers:
+            logger.warning(
+                f"{source} is not known, its folder names no speakers: "
+                "nothing says that test speakers were held out."
+            )
     sources["the cohort"] = cohort.values()
+    reasons = []
     if calibration is not None:
+        reasons += verification.check_held_out(
+            calibration,
+            sources,
+            allow,
+            "what is calibrated on it would be too sure of itself",
+        )
         sources["the calibration list"] = calibration.speakers
     for located in lists:
-        for reason in verification.check_held_out(
-            located, sources, hparams["allow_training_speakers"]
-        ):
-            logger.warning(f"{reason}; going on, as told.")
+        reasons += verification.check_held_out(located, sources, allow)
+    for reason in reasons:
+        logger.warning(f"{reason}; going on, as told.")
 
 
 def make_embedder(hparams):
@@ -363,13 +378,19 @@ def main(argv):
                     "trials": len(located.pairs),
                     "utterances": len(located.trials.utterances),
                     "speakers": len(located.speakers),
+                    "speakers_not_known": located.doubt or None,
                 }
                 for located in lists
             },
             "results": rows,
         },
     )
-    table = reports.format_tables(rows, sizes, as_list(hparams["p_targets"])[0])
+    table = reports.format_tables(
+        rows,
+        sizes,
+        as_list(hparams["p_targets"])[0],
+        {located.trials.name: located.warning for located in lists},
+    )
     with reports.replacing(output_folder / "table.txt") as stream:
         stream.write(table)
     print(f"\n{table}")
