@@ -22,7 +22,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.features import has_statistics
-from imlkd_brain.teacher import TEACHER_SPEAKERS, load_speaker_model
+from imlkd_brain.teacher import (
+    TEACHER_SPEAKERS,
+    load_speaker_model,
+    write_names,
+)
 
 FEATURE_KEYS = ("compute_features", "mean_var_norm")
 HEADER = "# Speaker embedding model, written by recipes/VoxCeleb/IMLKD\n"
@@ -73,7 +77,7 @@ def export_inference_folder(
     trained_with : imlkd_brain.trained_with.TrainingRecord, optional
         What the model was trained with; its file goes into the folder.
     teacher_speakers : sequence of str
-        Speakers that the model's teachers were trained on. They are kept in
+        Speakers that its teachers or initial weights were trained on, kept in
         ``teacher_speakers.txt``, so that nobody tests the model on them.
 
     Returns
@@ -173,8 +177,7 @@ def export_inference_folder(
             building / "mean_var_norm.ckpt",
         )
     if teacher_speakers:
-        names = "".join(f"{name}\n" for name in teacher_speakers)
-        (building / TEACHER_SPEAKERS).write_text(names, encoding="utf-8")
+        write_names(building / TEACHER_SPEAKERS, teacher_speakers)
     if trained_with is not None:
         trained_with.write(building)
     _check_export(

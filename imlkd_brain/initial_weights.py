@@ -3,10 +3,17 @@
 Authors: IML-KD contributors
 """
 
+from pathlib import Path
+
 import torch
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.teacher import load_speaker_model
+from imlkd_brain.teacher import (
+    TEACHER_SPEAKERS,
+    load_speaker_model,
+    read_names,
+    write_names,
+)
 
 
 def start_from(source, embedding_model, classifier, speakers):
@@ -46,6 +53,41 @@ def start_from(source, embedding_model, classifier, speakers):
     if model.classifier is None:
         return 0
     return _take_rows(model.classifier, model.speakers, classifier, speakers)
+
+
+def keep_speakers(source, save_folder):
+    """Write down whom the initial weights have learnt.
+
+    A training that goes on may find the model gone that it started from.
+
+    Arguments
+    ---------
+    source : str or Path
+        An inference folder or a training output folder.
+    save_folder : str or Path
+        Where ``teacher_speakers.txt`` goes.
+    """
+    names = load_speaker_model(source).learnt_speakers
+    write_names(Path(save_folder) / TEACHER_SPEAKERS, names)
+
+
+def inherited_speakers(save_folder, teacher=None):
+    """Speakers that a model has learnt through its teacher or first weights.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where :func:`keep_speakers` wrote.
+    teacher : object, optional
+        The teacher, if it was loaded.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    names = read_names(Path(save_folder) / TEACHER_SPEAKERS)
+    return sorted({*names, *getattr(teacher, "learnt_speakers", ())})
 
 
 def _check_same_layers(source, theirs, ours):

@@ -61,8 +61,9 @@ class SpeakerModel(torch.nn.Module):
     source : str
         Where the model came from, for messages.
     teacher_speakers : list of str
-        Training speakers of its teacher, of the teacher's teacher and so on.
-        What a student has learnt from them makes its figures on them too good.
+        Training speakers of its teacher and of its initial weights, of their
+        teachers and so on. What a model has learnt from them makes its figures
+        on them too good.
 
     Attributes
     ----------
@@ -546,7 +547,7 @@ def load_speaker_model(source, device="cpu"):
         speakers,
         sample_rate,
         source,
-        _read_teacher_speakers(folder),
+        read_names(folder / TEACHER_SPEAKERS),
     )
     return model.to(device)
 
@@ -643,9 +644,17 @@ def _read_speakers(folder):
     return []
 
 
-def _read_teacher_speakers(folder):
-    """Return the speakers of a model's teachers; [] if it names none."""
-    path = folder / TEACHER_SPEAKERS
+def write_names(path, names):
+    """Write names, one a line, whole or not at all."""
+    path = Path(path)
+    building = path.with_name(f"{path.name}.tmp")
+    text = "".join(f"{name}\n" for name in names)
+    building.write_text(text, encoding="utf-8")
+    building.replace(path)
+
+
+def read_names(path):
+    """Return the names in a file, one a line; [] if there is no file."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1386,7 +1386,7 @@ def check_held_out(
 
 
 def training_speakers(models):
-    """The speakers that models and their teachers have learnt.
+    """The speakers that models, teachers and initial weights have learnt.
 
     Arguments
     ---------
@@ -1402,9 +1402,10 @@ def training_speakers(models):
     for name, model in models.items():
         sources[f"the training data of the model {name}"] = model.speakers
         if model.teacher_speakers:
-            sources[f"the training data of the teacher of the model {name}"] = (
-                model.teacher_speakers
-            )
+            sources[
+                "the training data of the teacher or initial weights of the "
+                f"model {name}"
+            ] = model.teacher_speakers
     return sources
 
 

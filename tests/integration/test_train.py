@@ -326,6 +326,8 @@ def test_a_training_starts_from_another_of_other_speakers(
     assert "the classifier's rows of 1 of 2 training speakers" in said
     theirs, ours = map(load_speaker_model, (teacher, folder))
     assert ours.speakers == sorted([first, "somebody"])
+    # Whom the weights have learnt before is not new to this model either.
+    assert ours.teacher_speakers == sorted(theirs.speakers)
     wanted = dict(theirs.embedding_model.named_parameters())
     for name, value in ours.embedding_model.named_parameters():
         assert torch.equal(value, wanted[name])

@@ -1,6 +1,8 @@
 """A folder is one training: other options stop before they change anything."""
 
 import re
+import shutil
+from types import SimpleNamespace
 
 import demo
 import pytest
@@ -9,8 +11,16 @@ from synthetic import HPARAMS, TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
-from imlkd_brain.initial_weights import start_from
-from imlkd_brain.teacher import load_speaker_model
+from imlkd_brain.initial_weights import (
+    inherited_speakers,
+    keep_speakers,
+    start_from,
+)
+from imlkd_brain.teacher import (
+    TEACHER_SPEAKERS,
+    load_speaker_model,
+    write_names,
+)
 from imlkd_brain.trained_with import (
     RECORD,
     TrainingRecord,
@@ -280,6 +290,22 @@ def test_a_trained_model_is_where_a_training_starts(tmp_path):
     assert torch.equal(classifier.weight[1], fresh[1])
     assert torch.equal(classifier.weight[2], rows[anna])
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_whom_the_initial_weights_have_learnt_is_kept(tmp_path):
+    """With the teacher's speakers, also when the first model is gone."""
+    save = tmp_path / "save"
+    save.mkdir()
+    assert inherited_speakers(save) == []
+    folder = write_model(tmp_path / "trained")
+    write_names(folder / TEACHER_SPEAKERS, ["zoë"])
+    keep_speakers(tmp_path / "trained", save)
+    shutil.rmtree(tmp_path / "trained")
+    assert inherited_speakers(save) == sorted([*TRAIN_SPEAKERS, "zoë"])
+    teacher = SimpleNamespace(learnt_speakers=["yan"])
+    assert inherited_speakers(save, teacher) == sorted(
+        [*TRAIN_SPEAKERS, "yan", "zoë"]
+    )
 
 
 @pytest.mark.parametrize(

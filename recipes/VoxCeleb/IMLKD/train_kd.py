@@ -51,7 +51,11 @@ from imlkd_brain.features import (
     frame_rate,
     has_statistics,
 )
-from imlkd_brain.initial_weights import start_from
+from imlkd_brain.initial_weights import (
+    inherited_speakers,
+    keep_speakers,
+    start_from,
+)
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.teacher import kept_prototypes, load_speaker_model
 from imlkd_brain.teacher_cache import (
@@ -234,6 +238,7 @@ def add_initial_weights(hparams, label_encoder):
         hparams["classifier"],
         [label_encoder.ind2lab[i] for i in range(len(label_encoder))],
     )
+    run_on_main(keep_speakers, args=[source, hparams["save_folder"]])
     logger.info(
         f"Initial weights: {source}, with the classifier's rows of {n_rows} of "
         f"{len(label_encoder)} training speakers."
@@ -421,8 +426,8 @@ def main(argv):
             "compute_features": brain.modules["compute_features"],
             "mean_var_norm": brain.modules["mean_var_norm"],
             "trained_with": trained_with,
-            "teacher_speakers": getattr(
-                hparams.get("teacher"), "learnt_speakers", ()
+            "teacher_speakers": inherited_speakers(
+                hparams["save_folder"], hparams.get("teacher")
             ),
         },
     )
