@@ -25,7 +25,7 @@ import torch
 from scipy.optimize import isotonic_regression
 
 BOOTSTRAP_BLOCK = 2**18  # weights held at a time, or those of
-BOOTSTRAP_DRAWS = 8  # as many draws, if those are more
+BOOTSTRAP_DRAWS = 16  # as many draws, if those are more
 
 
 def EER(positive_scores, negative_scores):
@@ -610,7 +610,7 @@ class _SortedTrials:
     the order of the scores. Thresholds lie in blocks, and as both error rates
     are monotone, those at the ends of a block bound those inside. Only a block
     that may hold a better threshold than all ends is looked at threshold by
-    threshold. Weights are whole numbers in float64, so that sums are exact.
+    threshold. Weights are whole numbers, so that sums are exact.
     """
 
     def __init__(self, scores, labels, enrol, test):
@@ -641,7 +641,15 @@ class _SortedTrials:
     def _cumulated(self, counts):
         """Weights of both kinds up to each trial, (R, 1 + trials of it)."""
         rows = len(counts)
-        if self.sums is None or len(self.sums[0]) < rows:
+        # int32 takes half the time, and holds all but absurd draws.
+        most = float(counts.max()) ** 2 * max(len(self.target), len(self.enrol))
+        kind = torch.int32 if most < 2**31 else torch.int64
+        counts = counts.to(kind)
+        if (
+            self.sums is None
+            or len(self.sums[0]) < rows
+            or self.weights.dtype != kind
+        ):
             # Kept: new memory in every block of draws costs as much as the
             # sums themselves.
             self.sums = [
@@ -655,16 +663,21 @@ class _SortedTrials:
         for drawn, missed, refused in zip(
             counts, misses, rejected, strict=True
         ):
-            torch.cumsum(drawn.index_select(0, self.target), 0, out=missed[1:])
+            torch.cumsum(
+                drawn.index_select(0, self.target),
+                0,
+                dtype=kind,
+                out=missed[1:],
+            )
             torch.index_select(drawn, 0, self.enrol, out=first)
             torch.index_select(drawn, 0, self.test, out=second)
-            torch.cumsum(first.mul_(second), 0, out=refused[1:])
+            torch.cumsum(first.mul_(second), 0, dtype=kind, out=refused[1:])
         return misses, rejected
 
     def lowest(self, counts, p_target, c_miss, c_fa):
         """EER and normalised minDCF (R,) under counts of speakers (R, S)."""
         misses, rejected = self._cumulated(counts)
-        totals = misses[:, -1:], rejected[:, -1:]
+        totals = misses[:, -1:].double(), rejected[:, -1:].double()
 
         def rates(missed, refused, totals):
             return missed / totals[0], 1.0 - refused / totals[1]

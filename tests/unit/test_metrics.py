@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from imlkd_brain.metrics import (
     EER,
+    _SortedTrials,
     actual_dcf,
+    bootstrap_counts,
     bootstrap_over_speakers,
     cllr,
     confidence_interval,
@@ -333,6 +335,16 @@ def test_bootstrap_equals_the_one_that_sums_up_whole_lists(step):
             )
         undefined += int(ours["eer"].isnan().sum())
     assert undefined > 0
+
+
+def test_counts_too_large_for_int32_are_summed_up_as_exactly():
+    listed = speaker_trials(8, 2000)
+    trials = _SortedTrials(*listed)
+    counts = bootstrap_counts(8, 5, torch.Generator().manual_seed(0))
+    few = trials.lowest(counts, 0.01, 1.0, 1.0)
+    many = trials.lowest(2.0**15 * counts, 0.01, 1.0, 1.0)
+    for plain, scaled in zip(few, many, strict=True):
+        assert torch.equal(plain, scaled)
 
 
 def test_draws_of_a_long_list_take_little_of_their_summing_up():
