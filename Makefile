@@ -9,7 +9,7 @@ demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
 
 compare: .venv/demo
-	cd $(RECIPE) && ../../../$(BIN)/python -m imlkd_brain.minivox --data_folder data/minivox
+	cd $(RECIPE) && ../../../$(BIN)/python -m imlkd_brain.corpora.minivox --data_folder data/minivox
 	cd $(RECIPE) && ../../../$(BIN)/python compare.py hparams/minivox/compare.yaml
 
 test: .venv/dev
@@ -19,7 +19,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint -s -c .yamllint.yaml hparams
-	$(BIN)/codespell --skip='./.git,./.venv,*/data,*/results,*.csv' --ignore-words-list=nd,noone,trian .
+	$(BIN)/codespell --skip='./.git,./.venv,./data,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,trian .
 
 bench: .venv/dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from scipy.stats import spearmanr
 
-from imlkd_brain.dataio import read_audio
-from imlkd_brain.integrated_inputs import integrated_gradients
-from imlkd_brain.teacher import load_speaker_model
+from imlkd_brain.data.audio import read_audio
+from imlkd_brain.distillation.attribution import integrated_gradients
+from imlkd_brain.models.folder import load_speaker_model
 
 RULES = ("right", "midpoint", "gauss_legendre", "stochastic")
 STEPS = (1, 2, 4, 8, 16)

@@ -5,7 +5,7 @@ To run it: python benchmarks/bench_intervals.py [simulations]
 
 Two methods that do not differ are trained and tested in simulation, many
 times, and their relative difference is given its interval by
-:mod:`imlkd_brain.differences`, from scores of trials and a bootstrap over
+:mod:`imlkd_brain.metrics.intervals`, from scores of trials and a bootstrap over
 speakers as ``compare.py`` has them. As both methods follow one distribution,
 the truth is a difference of zero. The designs are those of the experiments:
 
@@ -29,11 +29,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imlkd_brain.differences import (  # noqa: E402
+from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
+from imlkd_brain.metrics.error_rates import EER
+from imlkd_brain.metrics.intervals import (
     relative_difference,
     speaker_covariance,
 )
-from imlkd_brain.metrics import EER, bootstrap_over_speakers  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".md")
 FOLDS = 5
@@ -69,7 +70,7 @@ def one_comparison(design, seeds, spread, generator):
     Returns
     -------
     dict
-        As :func:`imlkd_brain.differences.relative_difference` returns it.
+        As :func:`imlkd_brain.metrics.intervals.relative_difference` returns it.
     """
 
     def draw(*shape):

@@ -34,8 +34,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imlkd_brain.integrated_inputs import integrated_gradients  # noqa: E402
-from imlkd_brain.objectives import class_loss  # noqa: E402
+from imlkd_brain.distillation.attribution import integrated_gradients
+from imlkd_brain.distillation.losses import class_loss
 from speechbrain.lobes.models.ECAPA_TDNN import (  # noqa: E402
     ECAPA_TDNN,
     Classifier,

@@ -39,7 +39,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imlkd_brain import metrics, verification  # noqa: E402
+from imlkd_brain.metrics import error_rates
+from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
+from imlkd_brain.metrics.error_rates import EER, minDCF
+from imlkd_brain.verification.scoring import (
+    cohort_statistics,
+    normalise_scores,
+    score_trials,
+)
 from speechbrain.utils import metric_stats  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".md")
@@ -92,19 +99,19 @@ def peak_bytes():
 def measure_bootstrap_peak(speakers, trials):
     """Added peak memory of a bootstrap, in a process of its own."""
     listed = speaker_trials(speakers, trials)
-    metrics.bootstrap_over_speakers(*speaker_trials(10, 1000), samples=2)
+    bootstrap_over_speakers(*speaker_trials(10, 1000), samples=2)
     before = peak_bytes()
-    metrics.bootstrap_over_speakers(*listed, samples=DRAWS)
+    bootstrap_over_speakers(*listed, samples=DRAWS)
     print(peak_bytes() - before)
 
 
 def measure_peak(trials):
     """Added peak memory of EER and minDCF, in a process of its own."""
     scores = random_scores(trials)
-    metrics.EER(*random_scores(1000))
+    EER(*random_scores(1000))
     before = peak_bytes()
-    metrics.EER(*scores)
-    metrics.minDCF(*scores)
+    EER(*scores)
+    minDCF(*scores)
     print(peak_bytes() - before)
 
 
@@ -133,7 +140,10 @@ def metrics_tables():
     ):
         scores = random_scores(trials)
         for name in names:
-            ours, theirs = getattr(metrics, name), getattr(metric_stats, name)
+            ours, theirs = (
+                getattr(error_rates, name),
+                getattr(metric_stats, name),
+            )
             (a, b), (ratio,) = side_by_side(
                 lambda f=ours: f(*scores),  # noqa: B023
                 lambda f=theirs: f(*scores),  # noqa: B023
@@ -163,8 +173,8 @@ def metrics_tables():
         bits = (trials - 1).bit_length()
         (sort, eer, dcf), (ratio, _) = side_by_side(
             lambda: torch.sort(both),  # noqa: B023
-            lambda: metrics.EER(positive, negative),  # noqa: B023
-            lambda: metrics.minDCF(positive, negative),  # noqa: B023
+            lambda: EER(positive, negative),  # noqa: B023
+            lambda: minDCF(positive, negative),  # noqa: B023
         )
         yield (
             f"| {trials:,} | {trials * bits / 1e6:,.0f} M | "
@@ -183,7 +193,7 @@ def scoring_table():
     cosine = torch.nn.CosineSimilarity(dim=-1, eps=1e-6)
 
     def blocks():
-        verification.score_trials(embeddings, embeddings, pairs)
+        score_trials(embeddings, embeddings, pairs)
 
     def gathered():
         cosine(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]])
@@ -296,7 +306,7 @@ def bootstrap_table():
         few = 5
 
         def ours(draws, listed=listed):
-            return metrics.bootstrap_over_speakers(*listed, samples=draws)
+            return bootstrap_over_speakers(*listed, samples=draws)
 
         def theirs(draws, listed=listed):
             return bootstrap_of_whole_lists(*listed, samples=draws)
@@ -346,9 +356,9 @@ def s_norm_table():
     results = {}
 
     def ours(top=None):
-        statistics_ = verification.cohort_statistics(embeddings, cohort, top)
-        results["ours"] = verification.normalise_scores(
-            verification.score_trials(embeddings, embeddings, pairs),
+        statistics_ = cohort_statistics(embeddings, cohort, top)
+        results["ours"] = normalise_scores(
+            score_trials(embeddings, embeddings, pairs),
             pairs,
             statistics_,
             statistics_,

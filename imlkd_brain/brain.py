@@ -3,13 +3,11 @@
 Authors: IML-KD contributors
 """
 
-import csv
 import itertools
 import os
 import random
 import time
 from collections import defaultdict
-from contextlib import contextmanager
 
 import torch
 import yaml
@@ -18,13 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 import speechbrain as sb
-from imlkd_brain.dataio import repeat_to
+from imlkd_brain.data.audio import repeat_to
+from imlkd_brain.data.crops import seconds_to_samples
+from imlkd_brain.distillation.batchnorm import batchnorm_policy
+from imlkd_brain.distillation.objective import BRANCHES, gradient_shares
 from imlkd_brain.errors import UserError
-from imlkd_brain.features import has_statistics, seconds_to_samples
-from imlkd_brain.metrics import EER
-from imlkd_brain.objectives import BRANCHES, gradient_shares
+from imlkd_brain.files import append_epoch
+from imlkd_brain.models.features import has_statistics
+from imlkd_brain.models.folder import STATS_FILE
 from imlkd_brain.precision import full_float32
-from imlkd_brain.verification import score_trials
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -38,8 +38,6 @@ from speechbrain.utils.train_logger import TensorboardLogger
 
 logger = get_logger(__name__)
 
-BATCHNORM_POLICIES = ("shared", "raw_only", "running")
-STATS_FILE = "train_stats.csv"
 N_NAMED = 3  # utterances that a sentence names
 
 
@@ -321,22 +319,7 @@ class IMLKDBrain(sb.Brain):
         """Dev EER in percent, test side cropped; 50 if debug saw too little."""
         embeddings = self.embeddings[seconds]
         enrolments = self.embeddings[self.hparams.valid_durations[0]]
-        names, pairs = self.trials.utterances, self.trials.pairs
-        # Debug mode embeds a few batches only.
-        seen = torch.tensor([name in embeddings for name in names])
-        pairs, labels = (
-            values[seen[pairs].all(1)] for values in (pairs, self.trials.labels)
-        )
-        if labels.all() or not labels.any():
-            logger.info("Too few dev trials in debug mode: EER set to 50 %.")
-            return 50.0
-        blank = torch.zeros_like(next(iter(embeddings.values())))
-        enrol, test = (
-            torch.stack([side.get(name, blank) for name in names])
-            for side in (enrolments, embeddings)
-        )
-        scores = score_trials(enrol, test, pairs)
-        return 100 * EER(scores[labels], scores[~labels])[0]
+        return self.trials.eer(enrolments, embeddings)
 
     # Several processes --------------------------------------------------
 
@@ -627,117 +610,3 @@ class IMLKDBrain(sb.Brain):
             name = f"{name} gradient_share"
             self.sums[name] = self.sums[name] + share
             self.counts[name] += 1
-
-
-def batchnorm_of(policies, method):
-    """A method's policy for BatchNorm, from the key of the YAML.
-
-    Arguments
-    ---------
-    policies : str or dict
-        A policy for all methods, or one for each by name; ``raw_only`` for
-        those that are not named.
-    method : str
-        The method.
-
-    Returns
-    -------
-    str
-        See :func:`batchnorm_policy`.
-
-    Raises
-    ------
-    UserError
-        If the policy is not known.
-
-    Example
-    -------
-    >>> batchnorm_of({"iml_kd": "running"}, "iml_kd")
-    'running'
-    """
-    if isinstance(policies, dict):
-        policies = policies.get(method, "raw_only")
-    _check_batchnorm(policies)
-    return policies
-
-
-def _check_batchnorm(policy):
-    """Refuse a policy that does not exist."""
-    if policy not in BATCHNORM_POLICIES:
-        raise UserError(
-            f"batchnorm: {policy!r} is not known; expected one of "
-            f"{', '.join(BATCHNORM_POLICIES)}, or one of them for each method."
-        )
-
-
-@contextmanager
-def batchnorm_policy(module, policy):
-    """What BatchNorm does with the second input distribution.
-
-    Arguments
-    ---------
-    module : torch.nn.Module
-        The student's embedding model, in training mode.
-    policy : str
-        ``shared``: integrated inputs update the running statistics too.
-        ``raw_only``: they are normalised with their own batch's statistics
-        and leave the running ones alone. ``running``: they are normalised
-        with the running statistics of the raw inputs.
-
-    Raises
-    ------
-    UserError
-        If the policy is none of these.
-
-    Example
-    -------
-    >>> norm = torch.nn.BatchNorm1d(2)
-    >>> with batchnorm_policy(norm, "raw_only"):
-    ...     _ = norm(torch.randn(8, 2) + 5)
-    >>> norm.running_mean
-    tensor([0., 0.])
-    """
-    _check_batchnorm(policy)
-    norms = [
-        m
-        for m in module.modules()
-        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
-    ]
-    before = [(norm.track_running_stats, norm.training) for norm in norms]
-    try:
-        for norm in norms:
-            if policy == "raw_only":
-                # Neither a momentum of zero, which counts the batch and lets
-                # NaN through, nor a copy of the statistics is needed.
-                norm.track_running_stats = False
-            elif policy == "running":
-                norm.eval()
-        yield
-    finally:
-        for norm, (tracks, training) in zip(norms, before, strict=True):
-            norm.track_running_stats = tracks
-            norm.train(training)
-
-
-def append_epoch(path, row):
-    """Add an epoch to a CSV, replacing what a repeated epoch left there.
-
-    Arguments
-    ---------
-    path : str
-        The CSV; made if missing.
-    row : dict
-        Column to value; ``epoch`` is the key. Columns may differ from row to
-        row, the file has them all.
-    """
-    rows = []
-    if os.path.isfile(path):
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    rows = [r for r in rows if int(r["epoch"]) < row["epoch"]] + [row]
-    columns = list(dict.fromkeys(key for r in rows for key in r))
-    with open(path + ".tmp", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(path + ".tmp", path)

@@ -20,14 +20,14 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 
 import speechbrain as sb
-from imlkd_brain.brain import batchnorm_of
-from imlkd_brain.dataio import load_hyperparameters
+from imlkd_brain.distillation.batchnorm import batchnorm_of
 from imlkd_brain.errors import UserError
-from imlkd_brain.teacher import (
+from imlkd_brain.models.folder import (
     INFERENCE,
     find_inference_folder,
     load_speaker_model,
 )
+from imlkd_brain.settings import load_hyperparameters
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
@@ -318,7 +318,7 @@ def load_training(argv):
     Returns
     -------
     hparams_file, hparams, run_opts, overrides
-        See :func:`imlkd_brain.dataio.load_hyperparameters`.
+        See :func:`imlkd_brain.settings.load_hyperparameters`.
 
     Raises
     ------
@@ -473,12 +473,12 @@ def model_identity(folder):
     Arguments
     ---------
     folder : str or Path
-        See :func:`imlkd_brain.teacher.load_speaker_model`.
+        See :func:`imlkd_brain.models.folder.load_speaker_model`.
 
     Returns
     -------
     str
-        See :class:`imlkd_brain.teacher.SpeakerModel`.
+        See :class:`imlkd_brain.models.speaker_model.SpeakerModel`.
     """
     folder = find_inference_folder(folder)
     weights = os.stat(folder / "embedding_model.ckpt")

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 
-from imlkd_brain.minivox import SPLITS_FILE
+from imlkd_brain.corpora.splits import SPLITS_FILE
 from speechbrain.utils.importutils import LazyModule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def tiny_minivox():
     with open(folder.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build = subprocess.run(
-            [sys.executable, "-m", "imlkd_brain.minivox"]
+            [sys.executable, "-m", "imlkd_brain.corpora.minivox"]
             + ["--data_folder", str(folder), "--tiny"],
             cwd=ROOT,
             capture_output=True,

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from imlkd_brain.export import export_inference_folder
+from imlkd_brain.models.export import export_inference_folder
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,8 +27,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from imlkd_brain.data.speakers import speaker_of
 from imlkd_brain.errors import UserError
-from imlkd_brain.speakers import speaker_of
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from imlkd_brain.comparison.plan import CACHE
+
 RECIPE = Path(compare.__file__).resolve().parent
 SMALL = {
     "embedding_model": {
@@ -107,7 +109,7 @@ def test_a_comparison_goes_on_and_reports(options, tmp_path):
     assert process.returncode == 0, said[-3000:]
     assert teacher.stat().st_mtime_ns == finished
     # Given back when the last student of the run was done.
-    assert not (place / compare.CACHE).exists()
+    assert not (place / CACHE).exists()
     report = tmp_path / "out" / "main"
     assert (report / "table.md").read_text().strip() in table
     for name in ("curves", "methods", "differences"):

@@ -15,7 +15,10 @@ import soundfile
 from synthetic import write_model, write_wav
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.explanation import AGREEMENT, Task, Utterance
+from imlkd_brain.explanation.agreement import AGREEMENT
+from imlkd_brain.explanation.stages import identity
+from imlkd_brain.explanation.tasks import Task, Utterance
+from imlkd_brain.files import cached
 
 RECIPE = Path(explain.__file__).resolve().parent
 MINIVOX_YAML = str(RECIPE / "hparams" / "minivox" / "explain.yaml")
@@ -206,10 +209,10 @@ def test_kept_maps_are_known_by_the_content_of_the_utterances(tmp_path):
     task = Task("identification", [utterance])
 
     def kept(value):
-        return explain.cached(
+        return cached(
             tmp_path / "save",
             "maps",
-            explain.identity(task, model, "full", hparams),
+            identity(task, model, "full", hparams),
             lambda: {"value": value},
         )["value"]
 

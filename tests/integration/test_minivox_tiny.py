@@ -14,13 +14,13 @@ import pytest
 import soundfile
 from voxceleb_prepare import prepare_voxceleb
 
-from imlkd_brain.minivox import read_splits, roles
+from imlkd_brain.corpora.splits import read_splits, roles
 
 
 def minivox(folder, *options):
     """Start the builder as a user does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "imlkd_brain.minivox", "--tiny"]
+        [sys.executable, "-m", "imlkd_brain.corpora.minivox", "--tiny"]
         + ["--data_folder", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_without_a_mirror_the_way_out_is_one_sentence(tmp_path):
         f'Dir::Etc::SourceList "{sources}";\nDir::Etc::SourceParts "-";\n'
     )
     process = subprocess.run(
-        [sys.executable, "-m", "imlkd_brain.minivox", "--tiny"]
+        [sys.executable, "-m", "imlkd_brain.corpora.minivox", "--tiny"]
         + ["--data_folder", str(tmp_path / "out")],
         env={**os.environ, "APT_CONFIG": str(tmp_path / "apt.conf")},
         capture_output=True,

@@ -15,8 +15,8 @@ from synthetic import HPARAMS, write_model, write_wav
 from torch.utils.flop_counter import FlopCounterMode
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.explanation import band_centres
-from imlkd_brain.teacher import load_speaker_model
+from imlkd_brain.explanation.figures import band_centres
+from imlkd_brain.models.folder import load_speaker_model
 from speechbrain.inference.speaker import SpeakerRecognition
 
 RATE = 8000

@@ -15,7 +15,7 @@ import pytest
 import torch
 import train_kd
 
-from imlkd_brain.teacher import load_speaker_model
+from imlkd_brain.models.folder import load_speaker_model
 from speechbrain.inference.speaker import SpeakerRecognition
 
 RECIPE = Path(train_kd.__file__).resolve().parent
@@ -377,7 +377,7 @@ def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
             lambda data, output: ["hparams/iml_kd.yaml"],
             "give `--data_folder /path/to/VoxCeleb1` (a folder with "
             "wav/<speaker>/<session>/); without VoxCeleb, `python -m "
-            "imlkd_brain.minivox --data_folder DIR` installs a small real "
+            "imlkd_brain.corpora.minivox --data_folder DIR` installs a small real "
             "corpus for `hparams/minivox/iml_kd.yaml --data_folder DIR`",
         ),
         (

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 import train_kd
+from helpers.states import copy_of, same
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from synthetic import (
     DEV_SPEAKERS,
@@ -33,20 +34,16 @@ from train_kd import (
 )
 
 import speechbrain as sb
-from imlkd_brain.augmentation import AddNoise, AddReverb
-from imlkd_brain.brain import (
-    IMLKDBrain,
-    append_epoch,
-    batchnorm_of,
-    batchnorm_policy,
-)
-from imlkd_brain.dataio import read_audio
+from imlkd_brain.brain import IMLKDBrain
+from imlkd_brain.data.audio import read_audio
+from imlkd_brain.data.augmentation import AddNoise, AddReverb
+from imlkd_brain.distillation.integrated_inputs import IntegratedInputs
+from imlkd_brain.distillation.teacher import Teacher, load_teacher
+from imlkd_brain.distillation.teacher_cache import cache_bytes, check_cache_size
 from imlkd_brain.errors import UserError
-from imlkd_brain.export import export_inference_folder
-from imlkd_brain.integrated_inputs import IntegratedInputs
+from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.precision import set_tf32
-from imlkd_brain.teacher import Teacher, load_speaker_model, load_teacher
-from imlkd_brain.teacher_cache import cache_bytes, check_cache_size
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -155,18 +152,6 @@ def fit(brain):
         valid_loader_kwargs=dict(brain.hparams.valid_dataloader_options),
     )
     return brain
-
-
-def copy_of(module):
-    """A copy of parameters and buffers."""
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(one, other):
-    """Whether two states are bit for bit the same."""
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[key]) for key, value in one.items()
-    )
 
 
 def stats_of(brain):
@@ -476,68 +461,6 @@ def test_projection_where_dimensions_differ_and_embeddings_are_compared(make):
     assert "projection" in checkpoint.paramfiles
     assert "projection" not in make("vanilla_kd", lin_neurons=12).modules
     assert "projection" not in make("embedding_kd").modules
-
-
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_batchnorm_policies_by_definition(momentum):
-    def norm():
-        layer = torch.nn.BatchNorm1d(3, momentum=momentum)
-        layer(first)
-        return layer
-
-    torch.manual_seed(0)
-    first, second = torch.randn(6, 3), 5 + 2 * torch.randn(6, 3)
-    own = (second - second.mean(0)) / (
-        second.var(0, correction=0) + 1e-5
-    ).sqrt()
-
-    raw_only = norm()
-    before = copy_of(raw_only)
-    with batchnorm_policy(raw_only, "raw_only"):
-        # Rounding of float32 in another order of operations.
-        torch.testing.assert_close(raw_only(second), own, atol=1e-5, rtol=1e-5)
-    assert same(before, copy_of(raw_only))
-
-    running = norm()
-    with batchnorm_policy(running, "running"):
-        value = running(second)
-    expected = (second - before["running_mean"]) / (
-        before["running_var"] + 1e-5
-    ).sqrt()
-    torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
-    assert same(before, copy_of(running))
-
-    shared, plain = norm(), norm()
-    with batchnorm_policy(shared, "shared"):
-        shared(second)
-    plain(second)
-    assert same(copy_of(shared), copy_of(plain))
-
-    # Afterwards each is an ordinary training BatchNorm again.
-    for layer in (raw_only, running):
-        assert layer.training and layer.momentum == momentum
-        layer(second)
-        assert same(copy_of(layer), copy_of(plain))
-
-
-def test_broken_integrated_inputs_leave_batchnorm_alone():
-    layer = torch.nn.BatchNorm1d(3)
-    with batchnorm_policy(layer, "raw_only"):
-        layer(torch.full((4, 3), torch.nan))
-    assert layer.running_mean.isfinite().all()
-    with pytest.raises(RuntimeError):
-        with batchnorm_policy(layer, "running"):
-            raise RuntimeError
-    assert layer.training
-    assert batchnorm_of("shared", "iml_kd_plus") == "shared"
-    each = {"iml_kd": "running"}
-    assert batchnorm_of(each, "iml_kd") == "running"
-    assert batchnorm_of(each, "iml_kd_plus") == "raw_only"
-    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
-        batchnorm_of({"iml_kd": "own"}, "iml_kd")
-    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
-        with batchnorm_policy(layer, "own"):
-            pass
 
 
 def test_gradient_shares_and_completeness_are_logged(make):
@@ -1135,21 +1058,6 @@ def test_an_interrupted_checkpoint_is_none(make, monkeypatch, n_files):
     assert "CKPT+epoch_002" in folders and "building" not in folders
 
 
-def test_append_epoch_replaces_what_is_repeated(tmp_path):
-    path = str(tmp_path / "stats.csv")
-    append_epoch(path, {"epoch": 1, "loss": 3.0})
-    append_epoch(path, {"epoch": 2, "loss": 2.0})
-    append_epoch(path, {"epoch": 3, "loss": 9.0})
-    append_epoch(path, {"epoch": 2, "loss": 1.0, "new": 5})
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert rows == [
-        {"epoch": "1", "loss": "3.0", "new": ""},
-        {"epoch": "2", "loss": "1.0", "new": "5"},
-    ]
-    assert [p.name for p in tmp_path.iterdir()] == ["stats.csv"]
-
-
 def test_the_learning_rate_ends_its_cycle_with_the_epochs_that_are_asked_for(
     make,
 ):
@@ -1191,9 +1099,6 @@ def test_configurations_that_cannot_be_trained_are_refused(make):
         make("iml_kd", durations=[])
     with pytest.raises(UserError, match="method is 'imlkd'.*iml_kd"):
         make("imlkd")
-
-
-# Several processes ------------------------------------------------------
 
 
 def drawn(brain, monkeypatch):
@@ -1289,9 +1194,6 @@ def test_the_order_under_ddp_follows_the_seed(make, tmp_path):
     assert orders[0] != orders[1] and orders[0] == orders[2]
 
 
-# Gradient accumulation --------------------------------------------------
-
-
 def test_every_batch_of_an_update_has_its_own_draws(make, monkeypatch):
     options = {
         "batch_size": 2,
@@ -1361,9 +1263,6 @@ def test_a_resumed_training_draws_and_learns_what_an_uninterrupted_one_does(
     assert same(copy_of(whole.modules), copy_of(resumed.modules))
 
 
-# Learning rate ----------------------------------------------------------
-
-
 def test_each_update_runs_at_the_rate_of_the_schedule(make, monkeypatch):
     """From base_lr up to lr and down again, also when it goes on."""
 
@@ -1399,9 +1298,6 @@ def test_each_update_runs_at_the_rate_of_the_schedule(make, monkeypatch):
     second = rates_of(make("scratch", **options, **output))
     # The fourth update was not saved.
     assert first[:3] + second == expected
-
-
-# Synchronisation --------------------------------------------------------
 
 
 class NoBlockingCopy(TorchDispatchMode):

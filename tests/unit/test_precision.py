@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from imlkd_brain import integrated_inputs, saliency, teacher, verification
+from imlkd_brain.distillation.attribution import (
+    attribution_target,
+    integrated_gradients,
+)
+from imlkd_brain.distillation.teacher import embed_dataset
+from imlkd_brain.explanation.maps import saliency_map
 from imlkd_brain.precision import full_float32, set_tf32
+from imlkd_brain.verification.scoring import cohort_statistics, score_trials
+from imlkd_brain.verification.scoring import unit_length as scoring_unit_length
 from speechbrain.utils.quirks import allow_tf32
 
 
@@ -50,10 +57,10 @@ def test_attributions_and_scores_are_in_full_float32_whoever_calls(
         return x.flatten(1)[:, :3]
 
     feats, target = torch.rand(2, 5, 4), torch.tensor([0, 1])
-    integrated_inputs.integrated_gradients(cosines, feats, target)
-    integrated_inputs.attribution_target(cosines, feats, target, "predicted")
+    integrated_gradients(cosines, feats, target)
+    attribution_target(cosines, feats, target, "predicted")
     for method in ("gradient", "integrated_gradients", "occlusion"):
-        saliency.saliency_map(
+        saliency_map(
             method,
             cosines,
             feats,
@@ -65,16 +72,15 @@ def test_attributions_and_scores_are_in_full_float32_whoever_calls(
         )
     assert len(seen) > 5
 
-    unit_length = verification.unit_length
+    unit_length = scoring_unit_length
     monkeypatch.setattr(
-        verification,
-        "unit_length",
+        "imlkd_brain.verification.scoring.unit_length",
         lambda x: (seen.append(flags()), unit_length(x))[1],
     )
     before = len(seen)
     embeddings = torch.rand(3, 4)
-    verification.score_trials(embeddings, embeddings, torch.tensor([[0, 1]]))
-    verification.cohort_statistics(embeddings, embeddings, top=2)
+    score_trials(embeddings, embeddings, torch.tensor([[0, 1]]))
+    cohort_statistics(embeddings, embeddings, top=2)
     assert len(seen) > before
     assert set(seen) == {(False, False)} and flags() == (True, True)
 
@@ -93,6 +99,9 @@ def test_prototypes_are_in_full_float32(tf32, monkeypatch):
             return self
 
     seen = []
-    monkeypatch.setattr(teacher, "make_dataloader", lambda *a, **k: [Batch()])
-    teacher.embed_dataset(Model(1, 1), None)
+    monkeypatch.setattr(
+        "imlkd_brain.distillation.teacher.make_dataloader",
+        lambda *a, **k: [Batch()],
+    )
+    embed_dataset(Model(1, 1), None)
     assert seen == [(False, False)]

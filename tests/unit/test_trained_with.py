@@ -11,15 +11,12 @@ from synthetic import HPARAMS, TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
-from imlkd_brain.initial_weights import (
+from imlkd_brain.models.export import write_names
+from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
+from imlkd_brain.models.initial_weights import (
     inherited_speakers,
     keep_speakers,
     start_from,
-)
-from imlkd_brain.teacher import (
-    TEACHER_SPEAKERS,
-    load_speaker_model,
-    write_names,
 )
 from imlkd_brain.trained_with import (
     RECORD,
@@ -251,9 +248,6 @@ def test_the_demo_takes_no_training_of_other_options_for_its_own(
     demo.check_done(command, done)
     with pytest.raises(UserError, match="eta: 2.0 before, 1.0 now"):
         demo.check_done(command[:2], done)
-
-
-# Initial weights --------------------------------------------------------
 
 
 def new_model(width=8, dim=8, n_speakers=3):

@@ -1,7 +1,7 @@
 """Two small patches for SpeechBrain's library.
 
 ``exact_error_rates`` gives EER and minDCF the algorithm of
-:mod:`imlkd_brain.metrics.error_rates`; their names, arguments, docstrings and
+:mod:`imlkd_brain.metrics.error_rates.error_rates`; their names, arguments, docstrings and
 values stay. ``meta_file_last`` lets the Checkpointer write the file that makes
 a folder a checkpoint after the weights.
 
@@ -15,7 +15,7 @@ import inspect
 import textwrap
 from pathlib import Path
 
-from imlkd_brain import metrics as error_rates
+from imlkd_brain.metrics import error_rates
 
 METRICS = "speechbrain/utils/metric_stats.py"
 CHECKPOINTS = "speechbrain/utils/checkpoints.py"

@@ -18,8 +18,8 @@ import time
 
 import pandas as pd
 
+from imlkd_brain.comparison.run import child_environment
 from imlkd_brain.errors import UserError, one_sentence_errors
-from imlkd_brain.processes import child_environment
 from imlkd_brain.trained_with import SAVE, TrainingRecord
 
 DATA = "data/minivox"
@@ -31,7 +31,7 @@ STEPS = [
     [
         (
             "corpus",
-            ["-m", "imlkd_brain.minivox", "--data_folder", DATA],
+            ["-m", "imlkd_brain.corpora.minivox", "--data_folder", DATA],
             f"{DATA}/manifest.json",
         )
     ],

@@ -29,47 +29,49 @@ import torch
 from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
-from imlkd_brain.augmentation import check_repeatable
-from imlkd_brain.brain import IMLKDBrain, batchnorm_of
-from imlkd_brain.dataio import (
+from imlkd_brain.brain import IMLKDBrain
+from imlkd_brain.data.augmentation import check_repeatable
+from imlkd_brain.data.datasets import (
     SpeakerIndex,
     batches_per_epoch,
     check_batches,
-    check_dev_speakers,
     check_known_speakers,
     encode_speakers,
-    find_list,
     train_dataset,
     valid_dataset,
-    valid_trials,
 )
-from imlkd_brain.errors import UserError, one_sentence_errors
-from imlkd_brain.export import export_inference_folder
-from imlkd_brain.features import (
-    check_features,
-    check_same_features,
-    frame_rate,
-    has_statistics,
-)
-from imlkd_brain.initial_weights import (
-    inherited_speakers,
-    keep_speakers,
-    start_from,
-)
-from imlkd_brain.precision import set_tf32
-from imlkd_brain.teacher import kept_prototypes, load_speaker_model
-from imlkd_brain.teacher_cache import (
+from imlkd_brain.data.held_out import check_dev_speakers
+from imlkd_brain.data.trial_audio import find_list
+from imlkd_brain.distillation.batchnorm import batchnorm_of
+from imlkd_brain.distillation.teacher import kept_prototypes
+from imlkd_brain.distillation.teacher_cache import (
     TeacherCache,
     cache_bytes,
     check_cache_size,
     copies_of,
 )
+from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.models.features import (
+    check_features,
+    check_same_features,
+    frame_rate,
+    has_statistics,
+)
+from imlkd_brain.models.folder import load_speaker_model
+from imlkd_brain.models.initial_weights import (
+    inherited_speakers,
+    keep_speakers,
+    start_from,
+)
+from imlkd_brain.precision import set_tf32
 from imlkd_brain.trained_with import (
     TrainingRecord,
     has_checkpoint,
     load_training,
     training_data,
 )
+from imlkd_brain.verification.dev_trials import valid_trials
 from speechbrain.utils.distributed import (
     infer_device,
     is_distributed_initialized,

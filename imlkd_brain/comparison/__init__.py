@@ -1,0 +1,1 @@
+"""Trains many models, scores them and reports their differences."""

@@ -1,0 +1,1 @@
+"""Builders of corpora that anyone can download."""

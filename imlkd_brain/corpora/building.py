@@ -1,0 +1,220 @@
+"""What the builders of corpora share: one at a time, resumed, whole or absent.
+
+A corpus grows in ``.building`` inside its data folder. Its parts (``wav``,
+``trials`` and so on) are renamed into place when they are complete, and
+``manifest.json`` is written last: a folder without it is not finished. The
+working folder keeps the options of the build, so that the same command goes on
+with it and another one starts anew.
+
+Authors
+ * IML-KD contributors
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.files import write_whole
+
+MANIFEST = "manifest.json"
+WORK = ".building"
+# Manifests of this corpus do not name it: it was the only one at first.
+UNNAMED = "MiniVox"
+
+
+@contextmanager
+def sole_build(data_folder):
+    """Make the folder and let one build at a time work in it.
+
+    Arguments
+    ---------
+    data_folder : pathlib.Path
+        A second build of this folder waits until the first one has ended.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be made or written to.
+
+    Example
+    -------
+    >>> with sole_build(getfixture("tmp_path") / "corpus"):
+    ...     pass
+    """
+    try:
+        data_folder.mkdir(parents=True, exist_ok=True)
+        lock = open(data_folder / ".lock", "w", encoding="utf-8")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"--data_folder {data_folder}: no folder can be made or written "
+            f"there ({error.strerror}); choose another."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"another build is at work in {data_folder}; waiting for it",
+                flush=True,
+            )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def finished(data_folder, options, parts, hint=""):
+    """The manifest of a finished build with the same options, else None.
+
+    Arguments
+    ---------
+    data_folder : pathlib.Path
+        Of the corpus.
+    options : dict
+        What decides the content of the corpus; ``corpus`` is its name
+        (MiniVox if there is none).
+    parts : tuple of str
+        Folders of a finished corpus.
+    hint : str
+        What to say about another ``--data_folder``.
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    UserError
+        If the folder holds another corpus, a build with other options, or a
+        finished build that lost a part.
+    """
+    path = data_folder / MANIFEST
+    corpus = options.get("corpus", UNNAMED)
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        there = manifest["options"]
+        other = there.get("corpus", UNNAMED)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: this is not a {corpus} manifest; choose another "
+            "--data_folder."
+        ) from None
+    if other != corpus:
+        raise UserError(
+            f"{data_folder} holds {other} and not {corpus}; choose another "
+            "--data_folder."
+        )
+    if there != options:
+        differs = [key for key in options if there.get(key) != options[key]]
+        raise UserError(
+            f"{data_folder} holds a {corpus} built with another "
+            f"{' and '.join(differs)} ({there.get(differs[0])}); choose another "
+            f"--data_folder{hint} or delete this one."
+        )
+    gone = [name for name in parts if not (data_folder / name).is_dir()]
+    if gone:
+        raise UserError(
+            f"{data_folder}: {', '.join(gone)} of a finished {corpus} is "
+            "missing; delete the folder and build it again."
+        )
+    # An interrupt right after the manifest leaves the working folder.
+    shutil.rmtree(data_folder / WORK, ignore_errors=True)
+    return manifest
+
+
+def keep_or_drop(data_folder, options, parts):
+    """Go on in a working folder of the same options, else start it anew.
+
+    Arguments
+    ---------
+    data_folder : pathlib.Path
+        Of the corpus.
+    options : dict
+        As for :func:`finished`.
+    parts : tuple of str
+        Folders of a finished corpus. Those of an unfinished one are moved
+        back into the working folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The working folder, with ``wav`` for speakers and ``rows`` for what is
+        known about each of them.
+
+    Raises
+    ------
+    UserError
+        If the folder has such parts and no build of ours made them.
+    """
+    work = data_folder / WORK
+    corpus = options.get("corpus", UNNAMED)
+    there = [name for name in parts if (data_folder / name).exists()]
+    if not work.exists() and there:
+        raise UserError(
+            f"{data_folder}: {', '.join(there)} there and no {MANIFEST}, so "
+            f"this is no {corpus}; choose another --data_folder, this one is "
+            "left as it is."
+        )
+    path = work / "options.json"
+    if path.exists() and json.loads(path.read_text("utf-8")) == options:
+        print(f"going on with the unfinished build in {work}")
+        # An interrupt among the last renames: take those back.
+        for name in there:
+            os.rename(data_folder / name, work / name)
+        return work
+    if work.exists():
+        print(f"{work} was begun with other options; starting anew")
+        shutil.rmtree(work)
+    (work / "wav").mkdir(parents=True)
+    (work / "rows").mkdir()
+    write_json(path, options)
+    return work
+
+
+def finish(data_folder, parts, manifest):
+    """Rename the parts into place, write the manifest, drop the rest."""
+    for name in parts:
+        os.rename(data_folder / WORK / name, data_folder / name)
+    write_json(data_folder / MANIFEST, manifest)
+    shutil.rmtree(data_folder / WORK)
+
+
+def need_space(folder, needed, purpose):
+    """Refuse to begin what the disk cannot hold.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the files go.
+    needed : float
+        Bytes.
+    purpose : str
+        What they are needed for, after "to".
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {free / 1e9:.1f} GB are free and about "
+            f"{needed / 1e9:.1f} GB are needed to {purpose}; free some space "
+            "or choose another --data_folder."
+        )
+
+
+def last_line(text):
+    """The last line of a program's complaint, empty if there is none.
+
+    Example
+    -------
+    >>> last_line("warning: this\\nfatal: that\\n")
+    'fatal: that'
+    """
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def write_json(path, content):
+    """Write JSON as manifests have it, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")

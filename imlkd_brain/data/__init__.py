@@ -1,0 +1,1 @@
+"""From trial lists, CSVs and audio files to batches."""

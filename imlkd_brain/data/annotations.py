@@ -1,0 +1,117 @@
+"""Reads the CSVs that ``voxceleb_prepare.py`` writes, and cohorts.
+
+Authors: IML-KD contributors
+"""
+
+import csv
+import os
+import random
+
+from imlkd_brain.errors import UserError
+
+CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
+
+
+def read_annotation(path, data_folder):
+    """Read an annotation; {ID: row} with numbers as numbers."""
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{path}: missing; let the script prepare the data (`--skip_prep "
+            "False`), or give the annotation's path."
+        )
+    rows = {}
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        columns = ("ID", *CSV_COLUMNS)
+        missing = [c for c in columns if c not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"{path}: the column(s) {', '.join(missing)} are missing; "
+                f"expected {','.join(columns)} as prepare_voxceleb writes "
+                "them."
+            )
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            key = row.pop("ID")
+            if key in rows:
+                raise UserError(
+                    f"{where}: the ID `{key}` is there more than once; give "
+                    "each row its own."
+                )
+            rows[key] = _numbers(row, where)
+            row["wav"] = row["wav"].replace("$data_root", data_folder)
+    if not rows:
+        raise UserError(
+            f"{path}: holds no utterances; check data_folder ({data_folder})."
+        )
+    return rows
+
+
+def _numbers(row, where):
+    """Turn a row's numbers into numbers, in place."""
+    for column, kind in (("duration", float), ("start", int), ("stop", int)):
+        try:
+            row[column] = kind(row[column])
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{where}: {column} is {row[column]!r}; expected "
+                + ("seconds." if kind is float else "a number of samples.")
+            ) from None
+    if not row["duration"] > 0:
+        raise UserError(
+            f"{where}: duration is {row['duration']}; expected seconds above 0."
+        )
+    if not 0 <= row["start"] < row["stop"]:
+        raise UserError(
+            f"{where}: stop ({row['stop']}) must come after start "
+            f"({row['start']}), in samples from 0."
+        )
+    return row
+
+
+def read_cohort(path, data_folder, size, seed):
+    """Choose cohort utterances out of a training annotation.
+
+    Arguments
+    ---------
+    path : str or Path
+        CSV with the columns ``wav`` and ``spk_id``, as prepare_voxceleb
+        writes; ``$data_root`` stands for the data folder. Several segments of
+        a file are one utterance.
+    data_folder : str or Path
+        The corpus.
+    size : int
+        Most utterances to take, drawn at random.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    dict
+        Speaker of each utterance's file, by path.
+
+    Raises
+    ------
+    UserError
+        If the file or a column is missing.
+    """
+    speaker_of = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                wav = row["wav"].replace("$data_root", str(data_folder))
+                speaker_of[wav] = row["spk_id"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such cohort; give the train.csv in the "
+            "save folder of a training run."
+        ) from None
+    except KeyError as error:
+        raise UserError(
+            f"{path}: the column {error.args[0]} is missing; expected a CSV "
+            "as prepare_voxceleb writes it."
+        ) from None
+    if len(speaker_of) > size:
+        drawn = random.Random(seed).sample(sorted(speaker_of), size)
+        speaker_of = {wav: speaker_of[wav] for wav in drawn}
+    return speaker_of

@@ -1,0 +1,360 @@
+"""SpeechBrain datasets of a training, and its speakers' label encoder.
+
+Authors: IML-KD contributors
+"""
+
+import os
+
+import torchaudio
+
+import speechbrain as sb
+from imlkd_brain.data.annotations import read_annotation
+from imlkd_brain.data.audio import read_audio, repeat_to
+from imlkd_brain.data.crops import RandomChunks, seconds_to_samples
+from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.errors import UserError
+from speechbrain.utils.distributed import run_on_main
+
+
+def train_dataset(
+    annotation, data_folder, seconds, sample_rate, seed, speeds=(1.0,)
+):
+    """Return the training set and what moves its random chunks on.
+
+    Arguments
+    ---------
+    annotation : str
+        CSV with the columns of ``prepare_voxceleb``.
+    data_folder : str
+        Stands for ``$data_root`` in the CSV.
+    seconds : float
+        Chunk length.
+    sample_rate : int
+        In Hz.
+    seed : int
+        The experiment's seed.
+    speeds : sequence of float
+        Speed perturbation; every factor but 1.0 makes new speakers, named
+        ``<speaker>-sp<factor>``.
+
+    Returns
+    -------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives id, sig and spk_id.
+    chunks : RandomChunks
+        Set its ``epoch`` when an epoch starts.
+    """
+    rows = read_annotation(annotation, data_folder)
+    if tuple(speeds) != (1.0,):
+        rows = {
+            _perturbed(key, speed): {
+                **row,
+                "spk_id": _perturbed(row["spk_id"], speed),
+                "speed": speed,
+            }
+            for key, row in rows.items()
+            for speed in speeds
+        }
+    else:
+        rows = {key: {**row, "speed": 1.0} for key, row in rows.items()}
+    dataset = sb.dataio.dataset.DynamicItemDataset(rows)
+    chunks = RandomChunks(seed)
+    dataset.add_dynamic_item(
+        ChunkReader(chunks, seconds, sample_rate, speeds),
+        takes=["id", "wav", "duration", "speed"],
+        provides="sig",
+    )
+    dataset.set_output_keys(["id", "sig", "spk_id"])
+    return dataset, chunks
+
+
+class ChunkReader:
+    """Reads an utterance's chunk of the epoch at the row's speed.
+
+    Arguments
+    ---------
+    chunks : RandomChunks
+        Where chunks start.
+    seconds : float
+        Chunk length.
+    sample_rate : int
+        In Hz.
+    speeds : sequence of float
+        The speeds that rows may have.
+    """
+
+    def __init__(self, chunks, seconds, sample_rate, speeds):
+        self.chunks = chunks
+        self.n_chunk = seconds_to_samples(seconds, sample_rate)
+        self.sample_rate = sample_rate
+        # x times faster: read at a rate of x * sample_rate, hear at
+        # sample_rate.
+        self.resample = {
+            speed: torchaudio.transforms.Resample(
+                int(round(speed * sample_rate)), sample_rate
+            )
+            for speed in speeds
+            if speed != 1.0
+        }
+
+    def __call__(self, id_, wav, duration, speed):
+        """Return the chunk (samples,) of one row."""
+        n_read = int(round(self.n_chunk * speed))
+        # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
+        # `duration` is the file's, whatever rows it was cut into.
+        n_file = seconds_to_samples(duration, self.sample_rate)
+        start = self.chunks(id_, n_file, n_read)
+        signal = read_audio(wav, start, n_read, self.sample_rate)
+        if speed != 1.0:
+            signal = self.resample[speed](signal)
+        return repeat_to(signal, self.n_chunk)
+
+
+class SegmentReader:
+    """Reads the segment that a row names.
+
+    Arguments
+    ---------
+    sample_rate : int
+        The rate the files must have, in Hz.
+    """
+
+    def __init__(self, sample_rate):
+        self.sample_rate = sample_rate
+
+    def __call__(self, wav, start, stop):
+        """Return samples ``start`` to ``stop`` (samples,) of a file."""
+        return read_audio(wav, start, stop - start, self.sample_rate)
+
+
+class SpeakerIndex:
+    """Gives a speaker's index in a label encoder.
+
+    Arguments
+    ---------
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    """
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def __call__(self, speaker):
+        """Return the index of a speaker's name, int64, (1,)."""
+        return self.encoder.encode_sequence_torch([speaker])
+
+
+def valid_dataset(annotation, data_folder, sample_rate):
+    """Return the validation set: the CSV's own segments, longest first.
+
+    Arguments
+    ---------
+    annotation : str
+        CSV with the columns of ``prepare_voxceleb``.
+    data_folder : str
+        Stands for ``$data_root`` in the CSV.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives id, sig, spk_id and utterance (``speaker/session/file``).
+    """
+    rows = read_annotation(annotation, data_folder)
+    length = {k: r["stop"] - r["start"] for k, r in rows.items()}
+    order = sorted(rows, key=lambda key: (-length[key], key))
+    dataset = sb.dataio.dataset.DynamicItemDataset(
+        {key: rows[key] for key in order}
+    )
+
+    dataset.add_dynamic_item(
+        SegmentReader(sample_rate),
+        takes=["wav", "start", "stop"],
+        provides="sig",
+    )
+    dataset.add_dynamic_item(utterance_key, takes="wav", provides="utterance")
+    dataset.set_output_keys(["id", "sig", "spk_id", "utterance"])
+    return dataset
+
+
+def _perturbed(name, speed):
+    """Name an utterance or speaker at another speed."""
+    return name if speed == 1.0 else f"{name}-sp{speed:g}"
+
+
+def encode_speakers(dataset, path, expected=None):
+    """Return the label encoder of the training speakers.
+
+    Speakers are numbered in the order of their names, so that two runs on the
+    same speakers agree whatever the order of their CSVs.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The training set.
+    path : str
+        Where the encoder is kept; read if it exists.
+    expected : int, optional
+        The number of speakers that the YAML claims, to check.
+
+    Returns
+    -------
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+
+    Raises
+    ------
+    UserError
+        If a kept encoder is of other speakers, if there are fewer than two,
+        or if their number is not ``expected``.
+    """
+    speakers = sorted({row["spk_id"] for row in dataset.data.values()})
+    if len(speakers) < 2:
+        raise UserError(
+            "the training annotation has fewer than two speakers; check "
+            "data_folder and the split."
+        )
+    if expected is not None and expected != len(speakers):
+        raise UserError(
+            f"out_n_neurons: the YAML says {expected} speakers but the "
+            f"training annotation has {len(speakers)}; leave the key out, it "
+            "is derived."
+        )
+    run_on_main(_keep_encoder, args=[speakers, path])
+    encoder = _kept_encoder(path)
+    encoder.expect_len(len(speakers))
+    if sorted(encoder.lab2ind) != speakers:
+        raise UserError(
+            f"{path}: holds other speakers than the training annotation; the "
+            "output_folder belongs to another experiment, give a new one."
+        )
+    return encoder
+
+
+def _keep_encoder(speakers, path):
+    """Write the label encoder, where there is none."""
+    if _kept_encoder(path) is not None:
+        return
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    for speaker in speakers:
+        encoder.add_label(speaker)
+    encoder.save(path + ".tmp")
+    os.replace(path + ".tmp", path)
+
+
+def _kept_encoder(path):
+    """The label encoder in a file; None if there is none, or half of one."""
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    try:
+        return encoder if encoder.load_if_possible(path) else None
+    except KeyError:
+        # Cut short before the last lines, which SpeechBrain looks up.
+        return None
+
+
+def check_batches(options, n_items=None):
+    """Refuse batches that a training cannot be made of.
+
+    Arguments
+    ---------
+    options : dict
+        Of the training set's data loader.
+    n_items : int, optional
+        How many items a process has in an epoch, where that is known.
+
+    Raises
+    ------
+    UserError
+        For a batch of one utterance, also the last of an epoch, and for
+        workers' options where there are no workers.
+
+    Example
+    -------
+    >>> check_batches({"batch_size": 4}, 9)
+    Traceback (most recent call last):
+    ...
+    imlkd_brain.errors.UserError: batch_size: the last batch of an epoch has \
+one utterance of 9, but BatchNorm needs two in a batch; give another \
+batch_size, or drop_last: True in train_dataloader_options.
+    """
+    size = options.get("batch_size", 1)
+    if not isinstance(size, int) or size < 2:
+        raise UserError(
+            f"batch_size: {size!r} is not possible, BatchNorm needs two "
+            "utterances in a batch; give at least `--batch_size 2`."
+        )
+    if (
+        n_items is not None
+        and n_items % size == 1
+        and not options.get("drop_last", False)
+    ):
+        raise UserError(
+            "batch_size: the last batch of an epoch has one utterance of "
+            f"{n_items}, but BatchNorm needs two in a batch; give another "
+            "batch_size, or drop_last: True in train_dataloader_options."
+        )
+    for key in ("persistent_workers", "multiprocessing_context"):
+        if options.get(key) and not options.get("num_workers", 0):
+            raise UserError(
+                f"train_dataloader_options: {key} is {options[key]!r} without "
+                "workers; give `--num_workers 1` or more, or leave it out."
+            )
+
+
+def batches_per_epoch(n_items, n_processes, batch_size=1, drop_last=False):
+    """How many batches a process trains on in an epoch.
+
+    Arguments
+    ---------
+    n_items : int
+        Items of the training set.
+    n_processes : int
+        Processes that share them, as torch's DistributedSampler does it.
+    batch_size : int
+        Items in a batch.
+    drop_last : bool
+        Whether what does not fill a batch of every process is left out.
+
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> batches_per_epoch(11, 2, batch_size=3, drop_last=True)
+    1
+    >>> batches_per_epoch(11, 2, batch_size=3)
+    2
+    """
+    if drop_last:
+        return n_items // n_processes // batch_size
+    # Up: the last batches are smaller, or repeat items for equal shares.
+    share = -(-n_items // n_processes)
+    return -(-share // batch_size)
+
+
+def check_known_speakers(dataset, encoder, annotation):
+    """Refuse validation speakers that the classifier has no class for.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The validation set, where the error rate is what is measured.
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    annotation : str
+        The validation CSV, for the message.
+
+    Raises
+    ------
+    UserError
+        Naming the first speaker that is not a training speaker.
+    """
+    speakers = {row["spk_id"] for row in dataset.data.values()}
+    unknown = sorted(speakers - set(encoder.lab2ind))
+    if unknown:
+        raise UserError(
+            f"{annotation}: {len(unknown)} speakers are not training speakers "
+            f"(first: {unknown[0]}), so there is no error rate; give dev "
+            "trials (`--valid_trials`), or utterances of training speakers."
+        )

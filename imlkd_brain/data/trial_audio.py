@@ -1,0 +1,397 @@
+"""Finds trial lists, and the audio files that their utterances name.
+
+Authors: IML-KD contributors
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from imlkd_brain.data.speakers import (
+    AUDIO_SUFFIXES,
+    WAY_OUT,
+    SpeakerNames,
+    doubt_about,
+    utterance_key,
+)
+from imlkd_brain.data.trials import SHOWN_LINES, Trials, read_trials, shorten
+from imlkd_brain.errors import UserError
+from speechbrain.utils.data_utils import download_file
+from speechbrain.utils.distributed import run_on_main
+
+# The cleaned VoxCeleb1 lists: official file name and number of trials.
+OFFICIAL_LISTS = {
+    "Vox1-O": ("veri_test2.txt", 37611),
+    "Vox1-E": ("list_test_all2.txt", 579818),
+    "Vox1-H": ("list_test_hard2.txt", 550894),
+}
+OFFICIAL_SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/"
+LIST_FOLDERS = ("", "meta", "trials")
+WAV_FOLDERS = ("wav", "", "test/wav", "dev/wav")
+
+
+@dataclass(frozen=True)
+class LocatedTrials:
+    """A trial list whose audio has been found, its two sides numbered apart.
+
+    Arguments
+    ---------
+    trials : Trials
+        The list.
+    enrol_files : list of list of str
+        Files of each row of the enrolment side; several for a model of
+        several utterances.
+    test_files : list of str
+        File of each row of the test side.
+    pairs : torch.Tensor
+        Enrolment row and test row of each trial, int64, (P, 2).
+    enrol_speakers : list of str or None
+        Speaker of each enrolment row, None where it is not known.
+    test_speakers : list of str or None
+        The same of each test row.
+    doubt : str
+        Why the speakers cannot be right, see
+        :func:`imlkd_brain.data.speakers.doubt_about`; empty where they can. There
+        are no intervals and no groups where there is a doubt.
+    """
+
+    trials: Trials
+    enrol_files: list
+    test_files: list
+    pairs: torch.Tensor
+    enrol_speakers: list
+    test_speakers: list
+    doubt: str = ""
+
+    @property
+    def warning(self):
+        """One line where there is a doubt, else empty."""
+        if not self.doubt:
+            return ""
+        return (
+            f"{self.trials.name}: its speakers are not known ({self.doubt}), "
+            "so there are no intervals over speakers and nothing says that "
+            f"its speakers were held out; {WAY_OUT}."
+        )
+
+    @cached_property
+    def speakers(self):
+        """The different speakers on either side that are known, sorted."""
+        return sorted({*self.enrol_speakers, *self.test_speakers} - {None})
+
+
+def find_trial_list(name, data_folder):
+    """Path of an official list by its name, or of a list by its path.
+
+    Arguments
+    ---------
+    name : str
+        ``Vox1-O``, ``Vox1-E`` or ``Vox1-H`` (the cleaned lists, looked up
+        under their official file names in the data folder, its ``meta`` or
+        its ``trials``), or a path, absolute, relative to the working
+        directory or to the data folder.
+    data_folder : str or Path
+        The corpus; several with commas.
+
+    Returns
+    -------
+    Path
+        The list's file.
+
+    Raises
+    ------
+    UserError
+        If an official list is not there; says where to get it.
+    """
+    roots = _data_folders(data_folder)
+    if name in OFFICIAL_LISTS:
+        file_name, _ = OFFICIAL_LISTS[name]
+        for root in roots:
+            for folder in LIST_FOLDERS:
+                if (root / folder / file_name).is_file():
+                    return root / folder / file_name
+        raise UserError(
+            f"{name}: {file_name} is neither in {data_folder} nor in its meta "
+            f"or trials folder; get it from {OFFICIAL_SOURCE}{file_name}."
+        )
+    for path in (Path(name), *(root / name for root in roots)):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{name}: neither the name of an official list "
+        f"({', '.join(OFFICIAL_LISTS)}) nor a file here or in {data_folder}."
+    )
+
+
+def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
+    """Find the audio file of every utterance of a trial list.
+
+    A name is looked up as it is written, below the data folder and below the
+    ``wav`` folders that VoxCeleb's archives unpack to, with and without a
+    suffix; Kaldi's ``speaker-session-utterance`` stands for
+    ``speaker/session/utterance``.
+
+    Arguments
+    ---------
+    trials : Trials
+        The list.
+    data_folder : str or Path
+        Where the audio is; several folders with commas.
+    enrolments : dict, optional
+        Utterances of each enrolment model, see :func:`read_enrolments`. A
+        name on the enrolment side that is none of them is an utterance.
+    speaker_map : str or Path, optional
+        Whose voice each utterance has; without it the speakers come from the
+        data folder, see :class:`imlkd_brain.data.speakers.SpeakerNames`.
+
+    Returns
+    -------
+    LocatedTrials
+        The list with its files.
+
+    Raises
+    ------
+    UserError
+        If the data folder does not exist or utterances are not in it; the
+        sentence quotes the first trials that name them. Also if the map does
+        not name an utterance.
+    """
+    roots = _data_folders(data_folder)
+    speakers = SpeakerNames(data_folder, speaker_map)
+    enrolments = enrolments or {}
+    found, unknown = {}, {}
+
+    def files_of(row, names):
+        for name in names:
+            if name not in found:
+                found[name] = _find_audio(name, roots)
+            if found[name] is None:
+                unknown[row] = name
+        return [found[name] for name in names]
+
+    enrol_rows, enrol = torch.unique(trials.pairs[:, 0], return_inverse=True)
+    test_rows, test = torch.unique(trials.pairs[:, 1], return_inverse=True)
+    enrol_names = [
+        enrolments.get(trials.utterances[row]) or [trials.spellings[row]]
+        for row in enrol_rows.tolist()
+    ]
+    enrol_files = [
+        files_of(row, names)
+        for row, names in zip(enrol_rows.tolist(), enrol_names, strict=True)
+    ]
+    test_names = [trials.spellings[row] for row in test_rows.tolist()]
+    test_files = [
+        files_of(row, [name])[0]
+        for row, name in zip(test_rows.tolist(), test_names, strict=True)
+    ]
+    if unknown:
+        missing = torch.zeros(len(trials.utterances), dtype=torch.bool)
+        missing[list(unknown)] = True
+        wrong = torch.nonzero(missing[trials.pairs].any(dim=1)).squeeze(1)
+        lines = []
+        for trial in wrong[: SHOWN_LINES + 1].tolist():
+            sides = trials.pairs[trial].tolist()
+            name = next(unknown[side] for side in sides if side in unknown)
+            lines.append(f"line {trials.lines[trial]}: {name}")
+        raise UserError(
+            f"{trials.path}: {len(unknown)} utterances are not in "
+            f"{data_folder} ({shorten(lines)}); give the --data_folder this "
+            "list was made for, or correct the list."
+        )
+    pairs = torch.stack([enrol, test], dim=1)
+    voices = [
+        list(map(speakers, files, names))
+        for files, names in zip(enrol_files, enrol_names, strict=True)
+    ]
+    enrol_speakers = [names[0] for names in voices]
+    test_speakers = list(map(speakers, test_files, test_names))
+    doubt = doubt_about(
+        enrol_speakers,
+        test_speakers,
+        pairs,
+        trials.labels,
+        lambda trial: f"on line {trials.lines[trial]}",
+    )
+    mixed = [i for i, names in enumerate(voices) if len(set(names)) > 1]
+    if mixed and not doubt:
+        model = trials.utterances[enrol_rows[mixed[0]]]
+        doubt = f"the enrolment model {model} has utterances of two speakers"
+    return LocatedTrials(
+        trials=trials,
+        enrol_files=enrol_files,
+        test_files=test_files,
+        pairs=pairs,
+        enrol_speakers=enrol_speakers,
+        test_speakers=test_speakers,
+        doubt=doubt,
+    )
+
+
+def _data_folders(data_folder):
+    """The folders of a comma-separated list; UserError if one is missing."""
+    roots = [Path(part.strip()) for part in str(data_folder).split(",")]
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(
+                f"{root}: there is no such folder; --data_folder must name the "
+                "one that holds wav/<speaker>/<session>/<utterance>.wav."
+            )
+    return roots
+
+
+def _find_audio(name, roots):
+    """Path of an utterance's file, or None."""
+    for candidate in (name, *_slashed(name)):
+        for root in roots:
+            for folder in WAV_FOLDERS:
+                path = root / folder / candidate
+                if path.is_file():
+                    return str(path)
+                # Not with_suffix(): that would cut a name with a dot in it.
+                for suffix in AUDIO_SUFFIXES:
+                    if os.path.isfile(f"{path}{suffix}"):
+                        return f"{path}{suffix}"
+    return None
+
+
+def _slashed(name):
+    """``speaker-session-utterance`` as paths; speakers may hold a dash too."""
+    parts = name.split("-")
+    if "/" in name or len(parts) < 3:
+        return
+    for cut in range(1, len(parts) - 1):
+        speaker, session = parts[:cut], parts[cut:-1]
+        yield f"{'-'.join(speaker)}/{'-'.join(session)}/{parts[-1]}"
+
+
+def read_enrolments(path):
+    """Read which utterances enrol each model, for several a model.
+
+    Arguments
+    ---------
+    path : str or Path
+        Lines ``model utterance utterance ...``, as Kaldi's spk2utt.
+
+    Returns
+    -------
+    dict
+        List of utterances, named by :func:`utterance_key`, for each model.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or a model has no utterances or two lines.
+    """
+    enrolments = {}
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                model, *members = line.split() or [None]
+                if model is None:
+                    continue
+                model = utterance_key(model)
+                if not members or model in enrolments:
+                    problem = (
+                        "is listed twice" if members else "has no utterances"
+                    )
+                    raise UserError(
+                        f"{path}, line {number}: the model {model} {problem}; "
+                        "expected `model utterance utterance ...`, a line for "
+                        "each model."
+                    )
+                enrolments[model] = [utterance_key(name) for name in members]
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+        raise UserError(
+            f"{path}: there is no such text file; expected lines `model "
+            "utterance utterance ...`."
+        ) from None
+    return enrolments
+
+
+def find_list(source, data_folder, save_folder):
+    """Return the local path of a trial list.
+
+    Only the main process looks for it and downloads it, so that processes
+    which train together do not write the same file. All of them have to call
+    it.
+
+    Arguments
+    ---------
+    source : str or None
+        A path, or the URL of an official list. A URL's file is first looked
+        for in the data folders (and their ``meta``), then downloaded.
+    data_folder : str
+        Corpus folder, or several separated by commas.
+    save_folder : str
+        Where a downloaded list is kept.
+
+    Returns
+    -------
+    path : str or None
+
+    Raises
+    ------
+    UserError
+        If there is no such file and it cannot be downloaded.
+    """
+    return run_on_main(_find_list, args=[source, data_folder, save_folder])
+
+
+def _find_list(source, data_folder, save_folder):
+    """See :func:`find_list`."""
+    if source is None or os.path.isfile(source):
+        return source
+    name = os.path.basename(source)
+    folders = [folder.strip() for folder in data_folder.split(",")]
+    for folder in [*folders, *(os.path.join(f, "meta") for f in folders)]:
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    problem = "no such file"
+    if "://" in source:
+        path = os.path.join(save_folder, name)
+        if os.path.isfile(path):
+            return path
+        try:
+            os.makedirs(save_folder, exist_ok=True)
+            # Half a list reads as a list, so it gets its name when whole.
+            download_file(source, path + ".tmp", replace_existing=True)
+            os.replace(path + ".tmp", path)
+            return path
+        except OSError as error:
+            problem = f"cannot be downloaded ({error})"
+    raise UserError(
+        f"{source}: {problem}; put the trial list into {folders[0]} as {name}."
+    )
+
+
+def locate_known(trials, data_folder):
+    """Find the audio of a list whose speakers are known.
+
+    Arguments
+    ---------
+    trials : str or Path
+        The list.
+    data_folder : str or Path
+        Where the audio is.
+
+    Returns
+    -------
+    imlkd_brain.data.trial_audio.LocatedTrials
+        The list with files and speakers.
+
+    Raises
+    ------
+    UserError
+        If the speakers are not known: all intervals are over speakers.
+    """
+    located = locate_trials(read_trials(trials), data_folder)
+    if located.doubt:
+        raise UserError(
+            f"{trials}: its speakers are not known ({located.doubt}), and the "
+            "intervals of a comparison are over speakers; put the files into "
+            "speakers' folders, or Kaldi's utt2spk into the data folder."
+        )
+    return located

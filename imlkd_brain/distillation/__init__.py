@@ -1,0 +1,1 @@
+"""How a student learns from a teacher: attribution, I(x), losses."""

@@ -1,0 +1,485 @@
+"""Integrated inputs ``I(x)``: a random segment, weighted by its attribution.
+
+:class:`IntegratedInputs` is what the YAML builds: it draws the segments, asks
+:mod:`imlkd_brain.distillation.attribution` for the teacher's attribution and
+shapes the features with it. Features are (batch, time, mel).
+
+References
+----------
+Yang, Wei, Lu, Lu and Li, "Integrated Multi-Level Knowledge Distillation for
+Enhanced Speaker Verification", arXiv 2409.09389 (2024).
+
+Authors: IML-KD contributors
+"""
+
+import numbers
+
+import torch
+
+from imlkd_brain.distillation.attribution import (
+    COSINE_SCALE,
+    RULES,
+    TARGETS,
+    attribution_target,
+    check_choice,
+    check_positive_integer,
+    expand_baseline,
+    float32_or_better,
+    integrated_gradients,
+    random_like,
+)
+from imlkd_brain.errors import UserError
+
+MODES = (
+    "gate",
+    "time_gate",
+    "overlay",
+    "attribution",
+    "mask",
+    "time_mask",
+    "identity",
+)
+BASELINES = ("zero", "noise")
+
+# A map whose standard deviation is below this share of its peak is constant
+# up to float32 rounding; dividing by that deviation would only amplify noise.
+_CONSTANT = 1e-6
+
+
+def integrated_inputs(
+    feats,
+    attribution,
+    mode="time_gate",
+    *,
+    baseline=None,
+    gate=1.0,
+    max_weight=3.0,
+    keep=0.5,
+):
+    """The integrated input ``I(x)``, given the map ``a = IG(x)``.
+
+    The paper leaves ``I`` open. With ``w = min(abs(a) / mean(abs(a)),
+    max_weight)``, all statistics per utterance:
+
+    ===============  ====================================================
+    ``gate``         ``x * (1 - g + g * w)``
+    ``time_gate``    the same, ``abs(a)`` first summed over frequency
+    ``overlay``      ``(x + a * std(x) / std(a)) / 2``
+    ``attribution``  ``a * std(x) / std(a)``
+    ``mask``         ``x`` in the top ``keep`` of bins by ``abs(a)``, the
+                     baseline elsewhere
+    ``time_mask``    the same for whole frames
+    ``identity``     ``x``
+    ===============  ====================================================
+
+    A map that is zero everywhere prefers no bin: ``w`` is then one, and a mask
+    keeps everything, as it keeps all bins tied with the last one kept. A
+    constant map has nothing to scale: its part in ``overlay`` and
+    ``attribution`` is zero.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    attribution : torch.Tensor or None
+        Shape (B, T, F); ``identity`` does not read it.
+    mode : str
+        A row of the table.
+    baseline : torch.Tensor, optional
+        Fill of the masks, broadcastable to (B, T, F); zeros without it.
+    gate : float
+        ``g`` in [0, 1]: 0 leaves ``x`` as it is.
+    max_weight : float
+        Upper limit of ``w``, in multiples of the utterance's mean.
+    keep : float
+        Share of bins or frames that a mask keeps, in (0, 1]; at least one.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, T, F), detached, float32 or better.
+
+    Raises
+    ------
+    UserError
+        For an unknown mode or a parameter out of range.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [2.0]]])
+    >>> attribution = torch.tensor([[[0.0], [5.0]]])
+    >>> integrated_inputs(feats, attribution, "time_gate").flatten()
+    tensor([0., 4.])
+    """
+    check_choice("mode", mode, MODES)
+    _check_shaping(gate, max_weight, keep)
+    feats = float32_or_better(feats.detach())
+    if mode == "identity":
+        return feats
+    attribution = attribution.detach().to(feats.dtype)
+    if mode in ("overlay", "attribution"):
+        scaled = _scaled_to(attribution, feats)
+        return scaled if mode == "attribution" else (feats + scaled) / 2
+    saliency = attribution.abs()
+    # Relative to the peak first: no underflow whatever the logit's scale.
+    peak = saliency.amax((1, 2), keepdim=True)
+    saliency = torch.where(peak > 0, saliency / peak, 1.0)
+    if mode.startswith("time_"):
+        saliency = saliency.mean(2, keepdim=True)
+    if mode.endswith("gate"):
+        weight = saliency / saliency.mean((1, 2), keepdim=True)
+        return feats * (1 - gate + gate * weight.clamp(max=max_weight))
+    ranked = saliency.flatten(1)
+    kept = max(1, round(keep * ranked.shape[1]))
+    last_kept = ranked.topk(kept).values[:, -1, None, None]
+    return torch.where(
+        saliency >= last_kept, feats, expand_baseline(baseline, feats)
+    )
+
+
+def random_segments(feats, n_frames, generator=None):
+    """A random crop of each utterance, mean-normalised again over its time.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    n_frames : int
+        Length of the crops; with ``n_frames >= T`` the crop is the utterance.
+    generator : torch.Generator, optional
+        Source of the starts, uniform over those that fit, one per item.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, min(n_frames, T), F), mean zero over time.
+
+    Raises
+    ------
+    UserError
+        For fewer than one frame.
+
+    Example
+    -------
+    >>> random_segments(torch.rand(4, 200, 80), 100).shape
+    torch.Size([4, 100, 80])
+    """
+    check_positive_integer("n_frames", n_frames)
+    length = feats.shape[1]
+    if n_frames < length:
+        starts = torch.randint(
+            length - n_frames + 1,
+            (len(feats), 1),
+            generator=generator,
+            device=generator.device if generator is not None else "cpu",
+        ).to(feats.device, non_blocking=True)
+        frames = starts + torch.arange(n_frames, device=feats.device)
+        items = torch.arange(len(feats), device=feats.device)[:, None]
+        feats = feats[items, frames]
+    return feats - feats.mean(1, keepdim=True)
+
+
+def draw_duration(durations, generator=None):
+    """One of the durations, each equally likely.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+    generator : torch.Generator, optional
+        Source of the draw.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        For an empty list or a duration that is not positive.
+
+    Example
+    -------
+    >>> draw_duration([2.0])
+    2.0
+    """
+    check_durations(durations)
+    index = torch.randint(
+        len(durations),
+        (),
+        generator=generator,
+        device=generator.device if generator is not None else "cpu",
+    )
+    return float(durations[int(index)])
+
+
+def check_durations(durations):
+    """Refuse an empty list and durations that are not positive numbers.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        In one sentence that names the key.
+
+    Example
+    -------
+    >>> check_durations([1.0, 2.0])
+    """
+    if not isinstance(durations, list | tuple) or not durations:
+        raise UserError(
+            f"durations is {durations!r}, but integrated inputs are segments "
+            "of various durations: give a list of seconds such as "
+            "[1.0, 2.0, 3.0]."
+        )
+    for duration in durations:
+        if not _is_number(duration) or not 0 < duration < float("inf"):
+            raise UserError(
+                f"durations holds {duration!r}, but each must be a positive "
+                "number of seconds: correct the list."
+            )
+
+
+class IntegratedInputs:
+    """Every choice about ``I(x_d)`` in one object that the YAML builds.
+
+    Arguments
+    ---------
+    mode : str
+        See :func:`integrated_inputs`.
+    rule : str
+        See :func:`integrated_gradients`.
+    n_steps : int
+        Nodes of the rule.
+    target : str
+        See :func:`attribution_target`.
+    baseline : str or list of float or torch.Tensor
+        ``zero``; ``noise``, Gaussian with the utterance's own deviation in
+        each band, drawn anew at each call; or a mean spectrum of F numbers.
+    durations : list of float
+        Seconds; one is drawn for each batch.
+    gate : float
+        ``g`` of the gates, in [0, 1].
+    max_weight : float
+        Upper limit of the gates' weight, at least 1.
+    keep : float
+        Share the masks keep, in (0, 1].
+    internal_batch_size : int or None
+        Most rows in one forward pass of the teacher.
+    frame_rate : float
+        Frames per second.
+    scale : float
+        Scale of the cosines inside the posterior of ``log_posterior``.
+
+    Raises
+    ------
+    UserError
+        For any option out of range, in one sentence that names it.
+
+    Example
+    -------
+    >>> integrated = IntegratedInputs(
+    ...     mode="time_gate", rule="midpoint", n_steps=1, target="true_class",
+    ...     baseline="zero", durations=[1.0], gate=1.0, max_weight=3.0,
+    ...     keep=0.5, internal_batch_size=None,
+    ... )
+    >>> segments = integrated.segments(torch.rand(2, 300, 80))
+    >>> segments.shape
+    torch.Size([2, 100, 80])
+    >>> logits = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8000, 5))
+    >>> inputs, gap = integrated(logits, segments, torch.tensor([0, 4]))
+    >>> inputs.shape, gap.shape
+    (torch.Size([2, 100, 80]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        mode,
+        rule,
+        n_steps,
+        target,
+        baseline,
+        durations,
+        gate,
+        max_weight,
+        keep,
+        internal_batch_size,
+        frame_rate=100,
+        scale=COSINE_SCALE,
+    ):
+        check_choice("mode", mode, MODES)
+        check_choice("rule", rule, RULES)
+        check_choice("attribution_target", target, TARGETS)
+        check_positive_integer("n_steps", n_steps)
+        if internal_batch_size is not None:
+            check_positive_integer("internal_batch_size", internal_batch_size)
+        check_durations(durations)
+        _check_shaping(gate, max_weight, keep)
+        if not _is_number(frame_rate) or not 0 < frame_rate < float("inf"):
+            raise UserError(
+                f"frame_rate is {frame_rate!r}, but must be a positive number "
+                "of frames per second: 100 for a hop of 10 ms."
+            )
+        if not _is_number(scale) or not 0 < scale < float("inf"):
+            raise UserError(
+                f"scale is {scale!r}, but must be a positive number: 30 for "
+                "example."
+            )
+        if isinstance(baseline, str):
+            check_choice("attribution_baseline", baseline, BASELINES)
+        else:
+            baseline = _as_spectrum(baseline)
+        self.mode = mode
+        self.rule = rule
+        self.n_steps = n_steps
+        self.target = target
+        self.baseline = baseline
+        self.durations = list(durations)
+        self.gate = gate
+        self.max_weight = max_weight
+        self.keep = keep
+        self.internal_batch_size = internal_batch_size
+        self.frame_rate = frame_rate
+        self.scale = scale
+
+    def segments(self, feats, generator=None, duration_generator=None):
+        """Draw a duration for the batch and crop each utterance to it.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Shape (B, T, F).
+        generator : torch.Generator, optional
+            Source of the duration and of the starts.
+        duration_generator : torch.Generator, optional
+            Source of the duration, where it is another: processes that train
+            together have one duration and starts of their own.
+
+        Returns
+        -------
+        torch.Tensor
+            ``x_d``, shape (B, min(d * frame_rate, T), F), mean zero over time.
+        """
+        if duration_generator is None:
+            duration_generator = generator
+        duration = draw_duration(self.durations, duration_generator)
+        n_frames = max(1, round(duration * self.frame_rate))
+        return random_segments(feats, n_frames, generator)
+
+    def __call__(self, logits, feats, target, generator=None, with_gap=True):
+        """Integrated inputs of a batch.
+
+        Arguments
+        ---------
+        logits : callable
+            The teacher's cosines, from (N, T, F) to (N, C).
+        feats : torch.Tensor
+            Segments, shape (B, T, F).
+        target : torch.Tensor
+            True classes in the teacher's columns, shape (B,), int64.
+        generator : torch.Generator, optional
+            Source of random nodes and of the noise baseline.
+        with_gap : bool
+            Whether to compute the completeness gap too.
+
+        Returns
+        -------
+        inputs : torch.Tensor
+            ``I(x_d)``, shape (B, T, F), detached.
+        gap : torch.Tensor or None
+            Shape (B,); None if not ``with_gap`` or where nothing is
+            attributed (``identity``).
+        """
+        if self.mode == "identity":
+            return integrated_inputs(feats, None, "identity"), None
+        baseline = self._baseline(feats, generator)
+        logits, target = attribution_target(
+            logits, feats, target, self.target, self.scale
+        )
+        attribution, gap = integrated_gradients(
+            logits,
+            feats,
+            target,
+            n_steps=self.n_steps,
+            rule=self.rule,
+            baseline=baseline,
+            internal_batch_size=self.internal_batch_size,
+            generator=generator,
+            with_gap=with_gap,
+        )
+        inputs = integrated_inputs(
+            feats,
+            attribution,
+            self.mode,
+            baseline=baseline,
+            gate=self.gate,
+            max_weight=self.max_weight,
+            keep=self.keep,
+        )
+        return inputs, gap
+
+    def _baseline(self, feats, generator):
+        """The baseline ``x'`` of this batch, None for zeros."""
+        if isinstance(self.baseline, torch.Tensor):
+            return self.baseline
+        if self.baseline == "zero":
+            return None
+        feats = float32_or_better(feats.detach())
+        deviation = feats.std(1, correction=0, keepdim=True)
+        return deviation * random_like(
+            torch.randn, feats.shape, feats, generator
+        )
+
+
+def _scaled_to(attribution, feats):
+    """The map with the features' deviation per utterance, zero if constant."""
+    peak = attribution.abs().amax((1, 2), keepdim=True)
+    relative = torch.where(peak > 0, attribution / peak, 0.0)
+    deviation = relative.std((1, 2), correction=0, keepdim=True)
+    scale = feats.std((1, 2), correction=0, keepdim=True) / deviation
+    return torch.where(deviation > _CONSTANT, relative * scale, 0.0)
+
+
+def _as_spectrum(baseline):
+    """A mean spectrum from the YAML as a tensor (F,)."""
+    try:
+        spectrum = torch.as_tensor(baseline, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        spectrum = None
+    if (
+        spectrum is None
+        or not spectrum.isfinite().all()
+        or not spectrum.numel()
+    ):
+        raise UserError(
+            f"attribution_baseline is {baseline!r}, but must be zero, noise or a list of "
+            "finite numbers, one per mel band."
+        )
+    return spectrum
+
+
+def _check_shaping(gate, max_weight, keep):
+    """Refuse gate, max_weight or keep out of range."""
+    if not _is_number(gate) or not 0 <= gate <= 1:
+        raise UserError(
+            f"gate is {gate!r}, but must be between 0 (no gating) and 1."
+        )
+    if not _is_number(max_weight) or not max_weight >= 1:
+        raise UserError(
+            f"max_weight is {max_weight!r}, but must be at least 1, the mean "
+            "weight."
+        )
+    if not _is_number(keep) or not 0 < keep <= 1:
+        raise UserError(
+            f"keep is {keep!r}, but must be a share above 0 and up to 1."
+        )
+
+
+def _is_number(value):
+    """Whether it is a real number; True and False are not meant as numbers."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

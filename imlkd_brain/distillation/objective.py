@@ -1,0 +1,498 @@
+"""A method's objective: which losses it sums, with which weights.
+
+:class:`DistillationObjective` reads a method from the YAML and checks it.
+The losses themselves are in :mod:`imlkd_brain.distillation.losses`.
+
+Authors: IML-KD contributors
+"""
+
+import math
+import numbers
+
+import torch
+
+from imlkd_brain.distillation.losses import (
+    batch_loss,
+    class_loss,
+    decoupled_kd_loss,
+    dist_loss,
+    embedding_loss,
+    instance_loss,
+    multi_level_kd_loss,
+)
+from imlkd_brain.errors import UserError
+
+BRANCHES = ("raw", "integrated", "cross")
+TERMS = (
+    "instance",
+    "embedding",
+    "class",
+    "batch",
+    "multi_level",
+    "decoupled",
+    "correlation",
+)
+ETA_SCHEDULES = ("constant", "linear", "cosine")
+
+# The terms that relate the items of a batch to each other.
+_RELATIONAL = ("class", "batch", "multi_level", "correlation")
+
+
+class DistillationObjective:
+    """``eta * sum_k w_k L_k`` over the branches and terms of one method.
+
+    A method is a set of overrides: which terms act on which branch, and with
+    which weights. The speaker loss on the training chunks is not part of it.
+
+    ============== ========================== =============================
+    branch         the student sees           the teacher sees
+    ============== ========================== =============================
+    ``raw``        the training chunk ``x``   ``x``
+    ``integrated`` ``I(x_d)`` of a segment    the same ``I(x_d)``
+    ``cross``      ``I(x_d)`` of a segment    all of ``x``, unweighted
+    ============== ========================== =============================
+
+    ``cross`` is ours: the segment has to give what the whole chunk gives, as
+    in teacher-student learning for short utterances (Jung, Heo, Shim and Yu,
+    ASRU 2019, arXiv 1810.10884), here with integrated inputs and all levels.
+
+    =============== ======================================
+    ``instance``    :func:`instance_loss`
+    ``embedding``   :func:`embedding_loss`
+    ``class``       :func:`class_loss`
+    ``batch``       :func:`batch_loss`
+    ``multi_level`` :func:`multi_level_kd_loss`
+    ``decoupled``   :func:`decoupled_kd_loss`
+    ``correlation`` :func:`dist_loss`
+    =============== ======================================
+
+    Arguments
+    ---------
+    method : str
+        A key of ``methods``.
+    methods : dict
+        ``{method: {branch: {term: weight}}}``; a branch left out has no terms,
+        a weight of zero leaves a term out.
+    temperature : float or list of float
+        ``tau`` of all terms of posteriors but ``multi_level``; each is summed
+        over a list.
+    temperatures : list of float
+        Those of ``multi_level``. It is ``instance``, ``class`` and ``batch``
+        of that list, under one weight.
+    decoupled_alpha : float
+        Weight of the target part of ``decoupled``.
+    decoupled_beta : float
+        Weight of its non-target part.
+    correlation_beta : float
+        Weight of ``correlation`` within utterances.
+    correlation_gamma : float
+        Weight of ``correlation`` within classes.
+    eta : float
+        Weight of the whole against the speaker loss.
+    eta_warmup_steps : int
+        Updates over which ``eta`` grows linearly from near zero.
+    eta_schedule : str
+        After the warm-up ``constant``, or a ``linear`` or ``cosine`` fall to
+        zero at ``eta_total_steps``.
+    eta_total_steps : int or None
+        Updates of the whole training; not read by ``constant``.
+
+    Raises
+    ------
+    UserError
+        For an unknown method, branch or term (listing those there are) or a
+        value out of range.
+
+    Example
+    -------
+    >>> objective = DistillationObjective(
+    ...     method="vanilla_kd",
+    ...     methods={"scratch": {}, "vanilla_kd": {"raw": {"instance": 1.0}}},
+    ...     temperature=1.0, temperatures=[2, 3], decoupled_alpha=1.0,
+    ...     decoupled_beta=8.0, correlation_beta=1.0, correlation_gamma=1.0,
+    ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
+    ...     eta_total_steps=None,
+    ... )
+    >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
+    (['raw/instance'], True, False)
+    >>> logits = torch.tensor([[5.0, 0.0]], requires_grad=True)
+    >>> terms = objective.branch_terms("raw", logits, torch.zeros(1, 2))
+    >>> loss, weighted = objective.weighted(terms, step=0)
+    >>> bool(loss == 2 * terms["raw/instance"])
+    True
+    """
+
+    def __init__(
+        self,
+        method,
+        methods,
+        temperature,
+        temperatures,
+        decoupled_alpha,
+        decoupled_beta,
+        correlation_beta,
+        correlation_gamma,
+        eta,
+        eta_warmup_steps,
+        eta_schedule,
+        eta_total_steps,
+    ):
+        self.method = method
+        self.weights = _read_method(method, methods)
+        self.terms = list(self.weights)
+        if not isinstance(temperature, list | tuple):
+            temperature = [temperature]
+        if not temperature:
+            raise UserError(
+                "temperature is an empty list, but posteriors need at least "
+                "one: give a number such as 4.0 or a list of them."
+            )
+        for value in temperature:
+            _check_number("temperature", value, above=0)
+        if not isinstance(temperatures, list | tuple) or not temperatures:
+            raise UserError(
+                f"temperatures is {temperatures!r}, but multi-level KD sums "
+                "over a list such as [2, 3, 4, 5, 6]."
+            )
+        for value in temperatures:
+            _check_number("each of temperatures", value, above=0)
+        for key, value in (
+            ("decoupled_alpha", decoupled_alpha),
+            ("decoupled_beta", decoupled_beta),
+            ("correlation_beta", correlation_beta),
+            ("correlation_gamma", correlation_gamma),
+            ("eta", eta),
+            ("eta_warmup_steps", eta_warmup_steps),
+        ):
+            _check_number(key, value)
+        if eta_schedule not in ETA_SCHEDULES:
+            raise UserError(
+                f"eta_schedule is {eta_schedule!r}, but must be one of "
+                f"{', '.join(ETA_SCHEDULES)}."
+            )
+        if eta_schedule != "constant":
+            _check_number(
+                "eta_total_steps", eta_total_steps, above=eta_warmup_steps
+            )
+        self.temperature = tuple(temperature)
+        self.temperatures = tuple(temperatures)
+        self.decoupled_alpha = decoupled_alpha
+        self.decoupled_beta = decoupled_beta
+        self.correlation_beta = correlation_beta
+        self.correlation_gamma = correlation_gamma
+        self.eta = eta
+        self.eta_warmup_steps = eta_warmup_steps
+        self.eta_schedule = eta_schedule
+        self.eta_total_steps = eta_total_steps
+
+    def needs(self, branch):
+        """Whether any term acts on a branch.
+
+        Arguments
+        ---------
+        branch : str
+            ``raw``, ``integrated`` or ``cross``.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        UserError
+            For another branch.
+        """
+        return bool(self._terms_of(branch))
+
+    @property
+    def needs_teacher(self):
+        """Whether there is any term at all."""
+        return bool(self.terms)
+
+    @property
+    def needs_embeddings(self):
+        """Whether any term compares embeddings (and may need a projection)."""
+        return any(name.endswith("/embedding") for name in self.terms)
+
+    def check(self, batch_size, durations, chunk=math.inf):
+        """Say before training what would make a term meaningless.
+
+        Arguments
+        ---------
+        batch_size : int
+            Utterances per batch.
+        durations : list of float
+            Seconds, as the integrated inputs have them.
+        chunk : float
+            Seconds of a training chunk, of which segments are cut; no limit
+            without.
+
+        Raises
+        ------
+        UserError
+            For a relational term in batches of one, or integrated inputs
+            without a duration or with one longer than the chunk.
+        """
+        relational = [
+            name for name in self.terms if name.split("/")[1] in _RELATIONAL
+        ]
+        if relational and batch_size < 2:
+            raise UserError(
+                f"batch_size is {batch_size}, but {relational[0]} of method "
+                f"{self.method} relates the utterances of a batch: use at "
+                "least 2."
+            )
+        segments = self.needs("integrated") or self.needs("cross")
+        if segments and not durations:
+            raise UserError(
+                f"durations is empty, but method {self.method} draws segments "
+                "of various durations: give a list of seconds such as "
+                "[1.0, 2.0, 3.0]."
+            )
+        if segments and max(durations) > chunk:
+            raise UserError(
+                f"durations: {max(durations):g} s is longer than a training "
+                f"chunk (sentence_len: {chunk:g} s), so segments of that "
+                "length cannot be cut; lower it, or raise sentence_len."
+            )
+
+    def branch_terms(
+        self,
+        branch,
+        student_logits,
+        teacher_logits,
+        student_embeddings=None,
+        teacher_embeddings=None,
+        target=None,
+        projection=None,
+    ):
+        """The unweighted terms of one branch.
+
+        Arguments
+        ---------
+        branch : str
+            ``raw``, ``integrated`` or ``cross``.
+        student_logits : torch.Tensor
+            Shape (B, C).
+        teacher_logits : torch.Tensor
+            Shape (B, C).
+        student_embeddings : torch.Tensor, optional
+            Shape (B, D_s), for ``embedding``.
+        teacher_embeddings : torch.Tensor, optional
+            Shape (B, D_t), for ``embedding``.
+        target : torch.Tensor, optional
+            Shape (B,), int64, for ``decoupled``.
+        projection : torch.nn.Module, optional
+            From (B, D_s) to (B, D_t), for ``embedding``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``branch/term`` to a scalar, in the order of ``terms``.
+        """
+        logits = (student_logits, teacher_logits)
+
+        def summed(loss, **options):
+            return sum(
+                loss(*logits, temperature=temperature, **options)
+                for temperature in self.temperature
+            )
+
+        losses = {
+            "instance": lambda: summed(instance_loss),
+            "embedding": lambda: embedding_loss(
+                student_embeddings, teacher_embeddings, projection
+            ),
+            "class": lambda: summed(class_loss),
+            "batch": lambda: summed(batch_loss),
+            "multi_level": lambda: multi_level_kd_loss(
+                *logits, self.temperatures
+            ),
+            "decoupled": lambda: summed(
+                decoupled_kd_loss,
+                target=target,
+                alpha=self.decoupled_alpha,
+                beta=self.decoupled_beta,
+            ),
+            "correlation": lambda: summed(
+                dist_loss,
+                beta=self.correlation_beta,
+                gamma=self.correlation_gamma,
+            ),
+        }
+        return {
+            f"{branch}/{term}": losses[term]()
+            for term in self._terms_of(branch)
+        }
+
+    def weighted(self, terms, step):
+        """The distillation loss and what each term adds to it.
+
+        Arguments
+        ---------
+        terms : dict of str to torch.Tensor
+            From :meth:`branch_terms`, of all branches in use.
+        step : int
+            Updates done so far.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Scalar ``eta(step) * sum_k w_k L_k``; zero without terms.
+        weighted : dict of str to torch.Tensor
+            ``eta(step) * w_k * L_k`` of each term; they sum to ``loss``.
+        """
+        eta = self.eta_at(step)
+        weighted = {
+            name: eta * self.weights[name] * value
+            for name, value in terms.items()
+        }
+        if not weighted:
+            return torch.zeros(()), weighted
+        return sum(weighted.values()), weighted
+
+    def eta_at(self, step):
+        """``eta`` after ``step`` updates: warm-up, then the schedule.
+
+        Arguments
+        ---------
+        step : int
+            Updates done so far.
+
+        Returns
+        -------
+        float
+            The weight of the distillation loss in the next update.
+        """
+        if step < self.eta_warmup_steps:
+            return self.eta * (step + 1) / (self.eta_warmup_steps + 1)
+        if self.eta_schedule == "constant":
+            return self.eta
+        length = self.eta_total_steps - self.eta_warmup_steps
+        done = min(1.0, (step - self.eta_warmup_steps) / length)
+        if self.eta_schedule == "linear":
+            return self.eta * (1 - done)
+        return self.eta * (1 + math.cos(math.pi * done)) / 2
+
+    def _terms_of(self, branch):
+        """Names of the terms on one branch."""
+        if branch not in BRANCHES:
+            raise UserError(
+                f"There is no branch {branch!r}: use one of "
+                f"{', '.join(BRANCHES)}."
+            )
+        return [
+            name.split("/")[1]
+            for name in self.terms
+            if name.startswith(f"{branch}/")
+        ]
+
+
+def gradient_shares(weighted_terms, parameters, retain_graph=True):
+    """Each weighted term's part in the gradient of some parameters.
+
+    ``|g_k| / sum_j |g_j|`` with ``g_k`` the gradient of term k alone. Norms do
+    not add up as the gradients do, so these are shares of effort, not of
+    direction. No ``.grad`` changes.
+
+    Arguments
+    ---------
+    weighted_terms : dict of str to torch.Tensor
+        Scalars, the speaker loss among them if it is to be compared.
+    parameters : iterable of torch.Tensor
+        Those of the student; the ones without gradient are left out.
+    retain_graph : bool
+        Whether the graph is needed afterwards, as for the update itself.
+
+    Returns
+    -------
+    dict of str to float
+        Shares that sum to one; all zero if no term has a gradient.
+
+    Example
+    -------
+    >>> w = torch.tensor([1.0], requires_grad=True)
+    >>> gradient_shares({"a": (3 * w).sum(), "b": (-w).sum()}, [w])
+    {'a': 0.75, 'b': 0.25}
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    names = [
+        name for name, term in weighted_terms.items() if term.requires_grad
+    ]
+    norms = []
+    for position, name in enumerate(names):
+        gradients = torch.autograd.grad(
+            weighted_terms[name],
+            parameters,
+            # The terms share the student's forward pass.
+            retain_graph=retain_graph or position < len(names) - 1,
+            allow_unused=True,
+        )
+        norms.append(
+            torch.stack(
+                [g.float().norm() for g in gradients if g is not None]
+                or [torch.zeros((), device=parameters[0].device)]
+            ).norm()
+        )
+    shares = dict.fromkeys(weighted_terms, 0.0)
+    if norms:
+        # One transfer for all terms.
+        values = torch.stack(norms).tolist()
+        total = sum(values)
+        if total > 0:
+            shares.update(
+                (name, value / total)
+                for name, value in zip(names, values, strict=True)
+            )
+    return shares
+
+
+def _read_method(method, methods):
+    """``{branch/term: weight}`` of a method, after checking all of them."""
+    if not isinstance(methods, dict) or method not in methods:
+        names = ", ".join(methods) if isinstance(methods, dict) else "none"
+        raise UserError(
+            f"method is {method!r}, but the methods there are: {names}."
+        )
+    weights = {}
+    for name, branches in methods.items():
+        _check_mapping(f"method {name}", branches)
+        for branch, terms in (branches or {}).items():
+            if branch not in BRANCHES:
+                raise UserError(
+                    f"Method {name} has a branch {branch!r}, but a branch is "
+                    f"one of {', '.join(BRANCHES)}."
+                )
+            _check_mapping(f"{branch} of method {name}", terms)
+            for term, weight in (terms or {}).items():
+                if term not in TERMS:
+                    raise UserError(
+                        f"Method {name} has a term {term!r} on {branch}, but "
+                        f"a term is one of {', '.join(TERMS)}."
+                    )
+                _check_number(f"the weight {name}/{branch}/{term}", weight)
+                if name == method and weight > 0:
+                    weights[f"{branch}/{term}"] = weight
+    return weights
+
+
+def _check_mapping(key, value):
+    """Refuse what is neither a mapping nor left empty."""
+    if value is not None and not isinstance(value, dict):
+        raise UserError(
+            f"{key} is {value!r}, but must be a mapping such as "
+            "{raw: {instance: 1.0}} for a method or {instance: 1.0} for a "
+            "branch."
+        )
+
+
+def _check_number(key, value, above=None):
+    """Refuse what is not a finite number of at least zero (or above a limit)."""
+    valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    valid = valid and math.isfinite(value)
+    valid = valid and (value >= 0 if above is None else value > above)
+    if not valid:
+        limit = "of at least 0" if above is None else f"above {above}"
+        raise UserError(
+            f"{key} is {value!r}, but must be a finite number {limit}."
+        )

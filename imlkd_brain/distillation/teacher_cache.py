@@ -1,0 +1,221 @@
+"""What a teacher says of an input, kept on disk for the next student.
+
+Methods that are compared see the same chunks in the same order, so that the
+teacher's answers and the integrated inputs are the same for all of them; most
+of a distillation step on a CPU is spent on just these.
+
+Authors: IML-KD contributors
+"""
+
+import hashlib
+import numbers
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from imlkd_brain.errors import UserError
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# Of an entry's file, beside the numbers.
+ENTRY_BYTES = 2_000
+
+
+class TeacherCache:
+    """Tensors by the content of the input and a description of the rest.
+
+    An entry is found only for the very same features, bit for bit, and the
+    same description, so that a cache never changes a result: whatever differs
+    is computed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where the entries are kept; made on first use. Several trainings may
+        share it at the same time.
+
+    Raises
+    ------
+    UserError
+        If the disk is full or the folder cannot be written.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> cache = TeacherCache(tempfile.mkdtemp())
+    >>> feats = torch.ones(2, 3)
+    >>> cache("double", feats, lambda: (2 * feats,))[0].sum()
+    tensor(12.)
+    >>> cache("double", feats, lambda: 1 / 0)[0].sum()  # not computed again
+    tensor(12.)
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def __call__(self, description, feats, compute):
+        """Return the tensors of an input, computing them only once.
+
+        Arguments
+        ---------
+        description : str
+            Everything the result depends on beside ``feats``: the teacher's
+            key, targets, seeds, options.
+        feats : torch.Tensor
+            The input, of any shape.
+        compute : callable
+            Gives a tuple of tensors, without arguments.
+
+        Returns
+        -------
+        tensors : tuple of torch.Tensor
+            On the device of ``feats``.
+        """
+        digest = hashlib.blake2b(description.encode(), digest_size=16)
+        digest.update(str(tuple(feats.shape)).encode())
+        data = feats.detach().cpu().contiguous().flatten()
+        digest.update(data.view(torch.uint8).numpy())
+        name = digest.hexdigest()
+        path = self.folder / name[:2] / f"{name}.pt"
+        if path.is_file():
+            try:
+                return tuple(torch.load(path, map_location=feats.device))
+            except (OSError, EOFError, RuntimeError, UnpicklingError):
+                # A damaged entry is as good as none: it is written anew.
+                pass
+        tensors = compute()
+        building = path.with_name(f"{name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A copy: a view would take all of its storage to the disk.
+            torch.save([t.detach().cpu().clone() for t in tensors], building)
+            os.replace(building, path)
+        except (OSError, RuntimeError) as error:
+            building.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.folder}: the teacher's answers cannot be kept there "
+                f"({error}); make room or go without, --teacher_cache null."
+            ) from error
+        return tensors
+
+
+def cache_bytes(
+    objective,
+    integrated_inputs,
+    n_batches,
+    batch_size,
+    n_frames,
+    n_bands,
+    n_speakers,
+    embedding_dim,
+):
+    """How much a training leaves in an empty cache.
+
+    Arguments
+    ---------
+    objective : imlkd_brain.distillation.objective.DistillationObjective
+        Decides which answers and inputs there are.
+    integrated_inputs : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        Its durations are drawn equally often.
+    n_batches : int
+        Batches of the whole training, of all processes.
+    batch_size : int
+        Utterances in a batch, after augmentation.
+    n_frames : int
+        Frames of a training chunk.
+    n_bands : int
+        Mel bands.
+    n_speakers : int
+        The teacher's classes.
+    embedding_dim : int
+        The teacher's.
+
+    Returns
+    -------
+    int
+        Bytes; a little more than the files' for durations drawn evenly.
+    """
+    segments = objective.needs("integrated") or objective.needs("cross")
+    answers = objective.needs("raw") or objective.needs("cross")
+    answers = int(answers) + int(objective.needs("integrated"))
+    lengths = [
+        min(n_frames, max(1, round(seconds * integrated_inputs.frame_rate)))
+        for seconds in integrated_inputs.durations
+    ]
+    numbers = answers * (n_speakers + embedding_dim)
+    if segments:
+        numbers += sum(lengths) / len(lengths) * n_bands
+    entries = answers + int(segments)
+    # All of it is kept in float32.
+    return int(n_batches * (4 * batch_size * numbers + entries * ENTRY_BYTES))
+
+
+def check_cache_size(n_bytes, limit, folder):
+    """Say how large a cache becomes, and stop where that is too large.
+
+    Arguments
+    ---------
+    n_bytes : int
+        From :func:`cache_bytes`.
+    limit : float or None
+        In GB (10^9 bytes); None for any size.
+    folder : str
+        The cache, for the message.
+
+    Raises
+    ------
+    UserError
+        With the size and the ways out, or if the limit is no number.
+
+    Example
+    -------
+    >>> check_cache_size(2_000_000_000, 3, "cache")
+    """
+    if limit is None:
+        limit = float("inf")
+    if not isinstance(limit, numbers.Real):
+        raise UserError(
+            f"teacher_cache_limit: {limit!r} is no number; give GB, or null "
+            "for any size."
+        )
+    size = f"{n_bytes / 1e9:,.1f} GB"
+    if n_bytes > limit * 1e9:
+        raise UserError(
+            f"teacher_cache: this training would keep about {size} in "
+            f"{folder}, more than teacher_cache_limit ({limit:g} GB); train "
+            "without it (`--teacher_cache null`), train for fewer epochs, or "
+            "raise the limit."
+        )
+    logger.info(f"teacher_cache: about {size} in {folder} for this training.")
+
+
+def copies_of(wav_augment):
+    """How many items augmentation makes of one.
+
+    Arguments
+    ---------
+    wav_augment : speechbrain.augment.augmenter.Augmenter or None
+        None: no augmentation.
+
+    Returns
+    -------
+    int
+        The most it can be.
+
+    Example
+    -------
+    >>> copies_of(None)
+    1
+    """
+    if wav_augment is None:
+        return 1
+    copies = wav_augment.repeat_augment
+    if (
+        wav_augment.parallel_augment
+        and not wav_augment.parallel_augment_fixed_bs
+    ):
+        copies *= wav_augment.max_augmentations
+    return max(1, copies + int(wav_augment.concat_original))

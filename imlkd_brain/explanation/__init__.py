@@ -1,0 +1,1 @@
+"""Where speaker models look, and how far such a map can be trusted."""

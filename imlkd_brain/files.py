@@ -1,0 +1,115 @@
+"""Writes files whole or not at all: text, JSON, CSV, cached results.
+
+A file is first written under another name and then renamed, so an interrupted
+program leaves the old file or the new one, never half of it.
+
+Authors: IML-KD contributors
+"""
+
+import csv
+import hashlib
+import json
+import math
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+def write_whole(path, text):
+    """Write a text file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Where to.
+    text : str
+        Its content, written as UTF-8.
+    """
+    with replacing(path) as stream:
+        stream.write(text)
+
+
+def write_json(path, content):
+    """Write a JSON file, whole or not at all."""
+    with replacing(path) as stream:
+        json.dump(content, stream, indent=2)
+        stream.write("\n")
+
+
+@contextmanager
+def replacing(path):
+    """Open a text file that takes its place only when it is complete."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # The newlines that a CSV writer chooses are kept.
+        with open(temporary, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cached(folder, name, ingredients, compute):
+    """What ``compute`` gives, kept in a file as long as nothing changes."""
+    signature = hashlib.sha256(
+        json.dumps(ingredients, sort_keys=True, default=str).encode()
+    ).hexdigest()
+    path = Path(folder) / f"{name}.pt"
+    if path.is_file():
+        kept = torch.load(path, weights_only=True)
+        if kept["signature"] == signature:
+            return kept["data"]
+    data = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    torch.save({"signature": signature, "data": data}, unfinished)
+    unfinished.replace(path)
+    return data
+
+
+def write_csv(path, rows):
+    """Write rows (dicts) as a CSV with the union of their columns."""
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def without_nan(value):
+    """The same with None for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def append_epoch(path, row):
+    """Add an epoch to a CSV, replacing what a repeated epoch left there.
+
+    Arguments
+    ---------
+    path : str
+        The CSV; made if missing.
+    row : dict
+        Column to value; ``epoch`` is the key. Columns may differ from row to
+        row, the file has them all.
+    """
+    rows = []
+    if os.path.isfile(path):
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    rows = [r for r in rows if int(r["epoch"]) < row["epoch"]] + [row]
+    columns = list(dict.fromkeys(key for r in rows for key in r))
+    with replacing(path) as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)

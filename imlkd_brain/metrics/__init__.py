@@ -1,0 +1,1 @@
+"""Exact error measures of speaker verification: tensors in, numbers out."""

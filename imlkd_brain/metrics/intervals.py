@@ -1,0 +1,303 @@
+"""Relative differences of two methods' error rates over runs, with intervals.
+
+Everything that compares methods over runs uses this one method: the report of
+``compare.py`` (:mod:`imlkd_brain.comparison`) and the pairing of several
+reports (:mod:`imlkd_brain.comparison.pairing`).
+
+What is estimated is the logarithm of the ratio of the two methods' mean EERs.
+Its variance has two parts:
+
+- *Folds and trainings.* Folds count equally, each with the mean of its runs.
+  The variance of a mean of n folds is their sample variance over n, with
+  n - 1 degrees of freedom. Where every fold has test speakers of its own, it
+  holds the sampling of speakers as well.
+- *Shared test speakers.* What all folds owe to the same test speakers does not
+  show in the spread of the folds. It is the mean covariance of two folds over
+  a bootstrap of their speakers, zero for folds that share none, with as many
+  degrees of freedom as there are speakers, less one.
+
+The interval is the one of Student's t with Satterthwaite's degrees of freedom
+for the sum of the two parts, and the p-value comes from the same statistic.
+``benchmarks/bench_intervals.py`` measures how often intervals hold the truth.
+
+Authors: IML-KD contributors
+"""
+
+import math
+
+import numpy as np
+from scipy.stats import t as student
+
+CONFIDENCE = 0.95
+
+
+def units_of(folds):
+    """What is averaged before runs are compared.
+
+    Runs of a fold share its training speakers, so that a fold counts once. If
+    there is one fold only, its runs are what varies.
+
+    Arguments
+    ---------
+    folds : sequence
+        The fold of each run, (N,).
+
+    Returns
+    -------
+    list of list of int
+        The runs of each unit.
+
+    Example
+    -------
+    >>> units_of([0, 1, 0])
+    [[0, 2], [1]]
+    >>> units_of([3, 3])
+    [[0], [1]]
+    """
+    folds = list(folds)
+    names = list(dict.fromkeys(folds))
+    if len(names) == 1:
+        return [[run] for run in range(len(folds))]
+    return [[i for i, f in enumerate(folds) if f == name] for name in names]
+
+
+def speaker_covariance(replicates, folds, speakers):
+    """Covariance of methods' mean EERs that shared test speakers bring.
+
+    Arguments
+    ---------
+    replicates : numpy.ndarray
+        EERs on resampled speakers, (N runs, M methods, R draws). Runs that
+        share test speakers have the same draws.
+    folds : sequence
+        The fold of each run, (N,).
+    speakers : sequence of frozenset
+        The test speakers of each run, (N,); the runs of a fold have the same.
+
+    Returns
+    -------
+    covariance : numpy.ndarray or None
+        Mean covariance of two different folds, (M, M), in squared units of
+        the EER; of one run it is that of the run itself. None where speakers
+        are too few to tell.
+    degrees : int
+        Its degrees of freedom.
+
+    Example
+    -------
+    >>> draws = np.array([[[1.0, 2.0, 3.0]], [[2.0, 4.0, 6.0]]])
+    >>> who = [frozenset("abc")] * 2
+    >>> speaker_covariance(draws, [0, 1], who)[0].round(6).tolist()
+    [[3.0]]
+    >>> speaker_covariance(draws, [0, 1], [who[0], frozenset("de")])[0].tolist()
+    [[0.0]]
+    """
+    units = units_of(folds)
+    # A draw without target or nontarget trials has no EER.
+    values = replicates[..., ~np.isnan(replicates).any((0, 1))]
+    degrees = min(len(who) for who in speakers) - 1
+    if values.shape[-1] < 2 or degrees < 1:
+        return None, 0
+    # With replacement, speakers vary by (S - 1) / S of what others would.
+    correction = (degrees + 1) / degrees
+    means = np.stack([values[unit].mean(0) for unit in units])
+    n_methods = means.shape[1]
+
+    def covariance(rows):
+        return np.cov(rows).reshape(n_methods, n_methods)
+
+    if len(units) == 1:
+        return correction * covariance(means[0]), degrees
+    total = np.zeros((n_methods, n_methods))
+    groups = sharing([frozenset(speakers[unit[0]]) for unit in units])
+    for group in sorted(set(groups)):
+        members = means[[g == group for g in groups]]
+        total += covariance(members.sum(0))
+        total -= sum(covariance(member) for member in members)
+    pairs = len(units) * (len(units) - 1)
+    return correction * total / pairs, degrees
+
+
+def sharing(speakers):
+    """Group sets of speakers that share some, directly or through others.
+
+    Arguments
+    ---------
+    speakers : sequence of frozenset
+        Sets, (N,).
+
+    Returns
+    -------
+    list of int
+        The group of each, named after its first member, (N,).
+
+    Example
+    -------
+    >>> sharing([frozenset("ab"), frozenset("c"), frozenset("bd")])
+    [0, 1, 0]
+    """
+    groups = list(range(len(speakers)))
+    for i, mine in enumerate(speakers):
+        for j in range(i):
+            if mine & speakers[j] and groups[i] != groups[j]:
+                both = groups[i], groups[j]
+                groups = [min(both) if g in both else g for g in groups]
+    return groups
+
+
+def relative_difference(ours, theirs, folds, covariance=None, degrees=0):
+    """Relative difference of two methods' mean EER over runs.
+
+    Arguments
+    ---------
+    ours, theirs : sequence of float
+        EERs of the same runs, (N,).
+    folds : sequence
+        The fold of each run, (N,); folds count equally.
+    covariance : numpy.ndarray, optional
+        Of the two methods, (2, 2), from :func:`speaker_covariance`. Without
+        it test speakers that folds share are taken as given.
+    degrees : int
+        Its degrees of freedom.
+
+    Returns
+    -------
+    dict
+        ``relative`` (negative is better than ``theirs``), ``low`` and ``high``
+        of the 95 % interval, in percent, and the two-sided ``p_value``; these
+        three are None where nothing says how far another run would be off.
+        ``lower`` is the number of runs in which ``ours`` is below ``theirs``.
+
+    Example
+    -------
+    >>> result = relative_difference([9.0, 8.0], [10.0, 10.0], [0, 1])
+    >>> round(result["relative"], 6), result["lower"]
+    (-15.0, 2)
+    """
+    both = np.array([ours, theirs], dtype=float)
+    units = np.stack([both[:, unit].mean(1) for unit in units_of(folds)], 1)
+    mean = units.mean(1)
+    result = {
+        "relative": _relative(mean[0], mean[1]),
+        "low": None,
+        "high": None,
+        "p_value": None,
+        "lower": int((both[0] < both[1]).sum()),
+    }
+    if not mean.all():
+        return result  # no logarithm of nothing
+    # Variances and their degrees of freedom.
+    parts = []
+    n_units = units.shape[1]
+    if n_units > 1:
+        deviations = units[0] / mean[0] - units[1] / mean[1]
+        parts.append((deviations.var(ddof=1) / n_units, n_units - 1))
+    if covariance is not None:
+        gradient = np.array([1.0, -1.0]) / mean
+        # Below zero by chance only.
+        parts.append((max(0.0, gradient @ covariance @ gradient), degrees))
+    if not parts:
+        return result
+    variance = sum(part for part, _ in parts)
+    centre = math.log(mean[0] / mean[1])
+    # Equal runs of one method: rounding is no spread.
+    if variance < 1e-24:
+        half, p_value = 0.0, float(abs(centre) < 1e-12)
+    else:
+        freedom = variance**2 / sum(part**2 / df for part, df in parts)
+        error = math.sqrt(variance)
+        half = error * student.ppf((1 + CONFIDENCE) / 2, freedom)
+        p_value = 2 * student.sf(abs(centre) / error, freedom)
+    return {
+        **result,
+        "low": float(100 * math.expm1(centre - half)),
+        "high": float(100 * math.expm1(centre + half)),
+        "p_value": float(p_value),
+    }
+
+
+def _relative(ours, theirs):
+    """Difference to ``theirs`` in percent; None where it is to nothing."""
+    return float(100 * (ours / theirs - 1)) if theirs else None
+
+
+def holm(p_values):
+    """Holm's correction for the number of comparisons looked at.
+
+    Arguments
+    ---------
+    p_values : dict
+        The p-value of each comparison of a family; None is left out of it.
+
+    Returns
+    -------
+    dict
+        The corrected p-values: with all below 0.05 called differences, the
+        chance that any of them is none is at most 5 %.
+
+    Example
+    -------
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06, 'd': None}
+    """
+    ordered = sorted((p, name) for name, p in p_values.items() if p is not None)
+    corrected, highest = {}, 0.0
+    for rank, (p, name) in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - rank) * p))
+        corrected[name] = highest
+    return {name: corrected.get(name) for name in p_values}
+
+
+def correct_family(differences):
+    """Add ``p_holm`` to the differences of one table.
+
+    Both directions of a comparison are one comparison of the family.
+
+    Arguments
+    ---------
+    differences : list of dict
+        Keys ``method``, ``baseline`` and ``p_value``.
+
+    Returns
+    -------
+    list of dict
+        The same with ``p_holm``.
+    """
+    names = [tuple(sorted((d["method"], d["baseline"]))) for d in differences]
+    corrected = holm(
+        {name: d["p_value"] for name, d in zip(names, differences, strict=True)}
+    )
+    return [
+        {**d, "p_holm": corrected[name]}
+        for name, d in zip(names, differences, strict=True)
+    ]
+
+
+def as_text(difference):
+    """A cell of a table: the difference, its interval and both p-values.
+
+    Arguments
+    ---------
+    difference : dict or None
+        From :func:`correct_family`; None is a method against itself.
+
+    Returns
+    -------
+    str
+        The cell.
+
+    Example
+    -------
+    >>> as_text({"relative": -15.0, "low": -20.0, "high": -9.5,
+    ...          "p_value": 0.004, "p_holm": 0.012})
+    '-15.0 (-20.0 to -9.5, p=0.004, Holm 0.012)'
+    """
+    if difference is None or difference["relative"] is None:
+        return "-"
+    text = f"{difference['relative']:+.1f}"
+    if difference["p_value"] is None:
+        return text
+    return (
+        f"{text} ({difference['low']:+.1f} to {difference['high']:+.1f}, "
+        f"p={difference['p_value']:.3f}, Holm {difference['p_holm']:.3f})"
+    )

@@ -1,0 +1,1 @@
+"""Speaker models: their code, and the folder they are stored in."""

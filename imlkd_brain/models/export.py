@@ -1,0 +1,341 @@
+"""A trained model as a folder that SpeechBrain's inference classes load.
+
+``SpeakerRecognition.from_hparams(source=folder, savedir=folder)`` and
+``EncoderClassifier.from_hparams`` accept what :func:`export_inference_folder`
+writes; so do this recipe's teacher, ``verify.py`` and ``explain.py``. One
+format on disk for every use of a model.
+
+Authors: IML-KD contributors
+"""
+
+import copy
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.tag import Tag
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.models.features import has_statistics
+from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
+
+FEATURE_KEYS = ("compute_features", "mean_var_norm")
+HEADER = "# Speaker embedding model, written by recipes/VoxCeleb/IMLKD\n"
+PARALLEL = (DataParallel, DistributedDataParallel)
+LARGEST_ERROR = 1e-2  # relative, of an export's output
+
+
+def export_inference_folder(
+    folder,
+    hyperparameters,
+    embedding_model,
+    classifier,
+    label_encoder,
+    sample_rate=16000,
+    compute_features=None,
+    mean_var_norm=None,
+    trained_with=None,
+    teacher_speakers=(),
+):
+    """Write a SpeechBrain inference folder for a trained speaker model.
+
+    The folder is built beside its final place, loaded back, compared with the
+    trained model and renamed then, so that it is either right or absent.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where the folder goes; an older export there is replaced.
+    hyperparameters : str or Path
+        A YAML with its references resolved, as
+        ``speechbrain.core.create_experiment_directory`` leaves in the output
+        folder (``hyperparams.yaml``). Its keys ``compute_features``,
+        ``mean_var_norm``, ``embedding_model`` and ``classifier`` are copied.
+    embedding_model : torch.nn.Module
+        Maps (batch, time, mel) to (batch, 1, dim).
+    classifier : torch.nn.Module
+        Maps (batch, 1, dim) to cosines (batch, 1, speakers).
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers, in the order of the classifier's rows.
+    sample_rate : int
+        In Hz.
+    compute_features : torch.nn.Module, optional
+        What the model was trained on; without it, what the YAML describes.
+    mean_var_norm : torch.nn.Module, optional
+        The normalisation that was trained with; needed where it is of type
+        global, whose statistics are saved too. Without it, what the YAML
+        describes.
+    trained_with : imlkd_brain.trained_with.TrainingRecord, optional
+        What the model was trained with; its file goes into the folder.
+    teacher_speakers : sequence of str
+        Speakers that its teachers or initial weights were trained on, kept in
+        ``teacher_speakers.txt``, so that nobody tests the model on them.
+
+    Returns
+    -------
+    folder : Path
+        The folder written.
+
+    Raises
+    ------
+    UserError
+        If the YAML lacks one of the keys, the normalisation is of type
+        global and has seen no features, or what was written does not give the
+        trained model's embeddings. An older export is left as it is.
+    """
+    folder = Path(folder)
+    if mean_var_norm is not None:
+        mean_var_norm = unwrapped(mean_var_norm)
+    if has_statistics(mean_var_norm) and not mean_var_norm.count:
+        raise UserError(
+            "mean_var_norm: norm_type is global, but it has seen no features, "
+            "so there are no statistics to export; train first."
+        )
+    yaml = YAML()
+    with open(hyperparameters, encoding="utf-8") as stream:
+        source = yaml.load(stream)
+    description = CommentedMap()
+    description["sample_rate"] = sample_rate
+    for key in (*FEATURE_KEYS, "embedding_model", "classifier"):
+        if key not in source:
+            raise UserError(
+                f"{hyperparameters}: the key `{key}` is missing, so the model "
+                "cannot be described for inference; add it as in "
+                "hparams/iml_kd.yaml."
+            )
+        description[key] = source[key]
+    normalisation = description["mean_var_norm"]
+    if (
+        mean_var_norm is None
+        and normalisation.tag.value.endswith("InputNormalization")
+        and normalisation.get("norm_type", "global") == "global"
+    ):
+        raise UserError(
+            f"{hyperparameters}: mean_var_norm is of norm_type global, whose "
+            "statistics were not given; pass the trained mean_var_norm."
+        )
+    # In training the number of speakers is derived from the data, so the
+    # YAML holds a constructor (!name:) that inference needs as an object.
+    classifier_node = description["classifier"]
+    tag = classifier_node.tag.value
+    classifier_node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
+    classifier_node["out_neurons"] = len(label_encoder)
+    # SpeakerRecognition asks for this module even where it is not used.
+    description["mean_var_norm_emb"] = _new(
+        "speechbrain.processing.features.InputNormalization",
+        norm_type="global",
+        std_norm=False,
+    )
+    description["label_encoder"] = _new(
+        "speechbrain.dataio.encoder.CategoricalEncoder"
+    )
+    # Without it SpeechBrain's classes resample every file to 16 kHz.
+    description["audio_normalizer"] = _new(
+        "speechbrain.dataio.preprocess.AudioNormalizer", sample_rate=sample_rate
+    )
+    names = (
+        *FEATURE_KEYS,
+        "embedding_model",
+        "classifier",
+        "mean_var_norm_emb",
+    )
+    description["modules"] = _references(names)
+    loadables = ["embedding_model", "classifier", "label_encoder"]
+    if has_statistics(mean_var_norm):
+        loadables.append("mean_var_norm")
+    description["pretrainer"] = _new(
+        "speechbrain.utils.parameter_transfer.Pretrainer",
+        loadables=_references(loadables),
+    )
+
+    building = folder.with_name(folder.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    with open(building / "hyperparams.yaml", "w", encoding="utf-8") as stream:
+        stream.write(HEADER)
+        yaml.dump(description, stream)
+    embedding_model, classifier = map(unwrapped, (embedding_model, classifier))
+    torch.save(_on_cpu(embedding_model), building / "embedding_model.ckpt")
+    torch.save(_on_cpu(classifier), building / "classifier.ckpt")
+    label_encoder.save(building / "label_encoder.ckpt")
+    if has_statistics(mean_var_norm):
+        torch.save(
+            {
+                "count": int(mean_var_norm.count),
+                "glob_mean": mean_var_norm.glob_mean.detach().cpu(),
+                "glob_std": mean_var_norm.glob_std.detach().cpu(),
+            },
+            building / "mean_var_norm.ckpt",
+        )
+    if teacher_speakers:
+        write_names(building / TEACHER_SPEAKERS, teacher_speakers)
+    if trained_with is not None:
+        trained_with.write(building)
+    _check_export(
+        building, (compute_features, mean_var_norm), embedding_model, classifier
+    )
+    older = folder.with_name(folder.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, older)
+    os.replace(building, folder)
+    shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def _new(class_name, **arguments):
+    """Return a YAML node that builds ``class_name`` with ``arguments``."""
+    node = CommentedMap(arguments)
+    node.yaml_set_ctag(Tag(suffix=f"!new:{class_name}"))
+    return node
+
+
+def _references(names):
+    """Return a mapping from each name to a ``!ref`` to it."""
+    from ruamel.yaml.comments import TaggedScalar
+
+    node = CommentedMap()
+    for name in names:
+        node[name] = TaggedScalar(f"<{name}>", tag="!ref")
+    return node
+
+
+def unwrapped(module):
+    """Return a copy of a module without what it was wrapped in to be trained.
+
+    ``torch.compile``, DistributedDataParallel and DataParallel put a module
+    into one of their own, around the whole or around a part, and their name
+    into every key of the state.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The module, wrapped any number of times, or not at all. It shares its
+        parameters with what is returned.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module as the YAML describes it.
+
+    Example
+    -------
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    >>> list(unwrapped(torch.nn.DataParallel(module)).state_dict())
+    ['0.weight', '0.bias']
+    """
+    inner = _wrapped(module)
+    while inner is not None:
+        module, inner = inner, _wrapped(inner)
+    children = dict(module._modules)
+    changed = {
+        name: unwrapped(child)
+        for name, child in children.items()
+        if child is not None and unwrapped(child) is not child
+    }
+    if not changed:
+        return module
+    # The trained module keeps its wrapped parts.
+    module = copy.copy(module)
+    module._modules = {**children, **changed}
+    return module
+
+
+def _wrapped(module):
+    """The module in a wrapper; None for one that is no wrapper."""
+    if isinstance(module, PARALLEL):
+        return module.module
+    # torch.compile's; importing its class would take seconds.
+    return module._modules.get("_orig_mod")
+
+
+def _on_cpu(module):
+    """Return a module's state on the CPU."""
+    return {k: v.detach().cpu() for k, v in module.state_dict().items()}
+
+
+@torch.no_grad()
+def _check_export(folder, features, embedding_model, classifier):
+    """Load an export as its users do; refuse one that is another model.
+
+    Arguments
+    ---------
+    folder : Path
+        The folder that was written.
+    features : tuple
+        The training's compute_features and mean_var_norm, each may be None.
+    embedding_model, classifier : torch.nn.Module
+        The trained modules, without wrappers.
+
+    Raises
+    ------
+    UserError
+        If it does not load, or gives other embeddings or cosines.
+    """
+    loaded = load_speaker_model(folder)
+    device = next(embedding_model.parameters()).device
+    loaded.to(device)
+    compute_features, mean_var_norm = features
+    if compute_features is None:
+        compute_features = loaded.compute_features
+    if mean_var_norm is None:
+        mean_var_norm = loaded.mean_var_norm
+    compute_features = unwrapped(compute_features)
+    trained = (compute_features, mean_var_norm, embedding_model, classifier)
+    generator = torch.Generator().manual_seed(0)
+    wavs = torch.randn(1, loaded.sample_rate, generator=generator).to(device)
+    with evaluating(*trained):
+        feats = mean_var_norm(compute_features(wavs), wavs.new_ones(1))
+        embeddings = embedding_model(feats)
+        cosines = classifier(embeddings)
+    found = loaded.embed(wavs)
+    pairs = [("embeddings", embeddings.flatten(), found.flatten())]
+    if loaded.classifier is not None:
+        found = loaded.classify(found)
+        pairs.append(("cosines", cosines.flatten(), found.flatten()))
+    for name, ours, theirs in pairs:
+        # The same weights on the same device differ by the order of sums at
+        # most; TensorFloat-32 rounds to 2^-11. Other weights differ by all.
+        if not ours.isfinite().all():
+            raise UserError(
+                f"{folder}: the trained model gives {name} that are not "
+                "finite, so it is not exported; train with a lower lr or eta "
+                "in another output_folder."
+            )
+        error = (ours - theirs).float().norm() / ours.float().norm()
+        if not error <= LARGEST_ERROR:
+            raise UserError(
+                f"{folder}: loaded back, this model gives other {name} than "
+                f"the trained one (relative difference {error:.2g}), so it is "
+                "not exported; check that the YAML describes the model and the "
+                "features that were trained. The checkpoints are kept."
+            )
+
+
+@contextmanager
+def evaluating(*modules):
+    """Put modules into evaluation mode, and each part back as it was."""
+    before = {
+        part: part.training for module in modules for part in module.modules()
+    }
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
+def write_names(path, names):
+    """Write names, one a line, whole or not at all."""
+    path = Path(path)
+    building = path.with_name(f"{path.name}.tmp")
+    text = "".join(f"{name}\n" for name in names)
+    building.write_text(text, encoding="utf-8")
+    building.replace(path)

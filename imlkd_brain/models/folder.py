@@ -1,0 +1,235 @@
+"""A trained model as a folder: written and read here, in one format.
+
+``SpeakerRecognition.from_hparams(source=folder, savedir=folder)`` and
+``EncoderClassifier.from_hparams`` accept what :func:`export_inference_folder`
+writes. :func:`load_speaker_model` reads such a folder, a SpeechBrain hub model,
+or the output folder of a training run, which holds one. Loading is strict: a
+checkpoint that does not fit the model is an error, not a warning.
+
+Authors: IML-KD contributors
+"""
+
+from pathlib import Path
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.models.features import check_features, has_statistics
+from imlkd_brain.models.speaker_model import SpeakerModel
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+INFERENCE = "inference"
+MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
+STATISTICS_FILE = "mean_var_norm.ckpt"  # of a global normalisation
+LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
+TEACHER_SPEAKERS = "teacher_speakers.txt"  # a name a line
+
+STATS_FILE = "train_stats.csv"
+
+
+def find_inference_folder(source):
+    """Return the inference folder in ``source``, or ``source`` if it is one.
+
+    Raises
+    ------
+    UserError
+        If there is none, with the way to get one.
+    """
+    source = Path(source)
+    for folder in (source / INFERENCE, source):
+        if (folder / "embedding_model.ckpt").is_file():
+            return folder
+    if (source / "save").is_dir():
+        raise UserError(
+            f"{source}: the training there has not finished (there is no "
+            f"`{INFERENCE}` folder); run its train_kd.py command again, it "
+            "goes on from the last checkpoint."
+        )
+    raise UserError(
+        f"{source}: no trained model there (expected a folder with "
+        "hyperparams.yaml and embedding_model.ckpt, or a training output "
+        "folder that holds one as `inference`); train it with train_kd.py or "
+        "correct the path."
+    )
+
+
+def load_speaker_model(source, device="cpu"):
+    """Load a trained speaker model, strictly.
+
+    The folder's YAML is executed, as in SpeechBrain's ``from_hparams``: load
+    only folders you trust.
+
+    Arguments
+    ---------
+    source : str or Path
+        An inference folder or a training output folder.
+    device : str
+        Where the model goes.
+
+    Returns
+    -------
+    model : SpeakerModel
+
+    Raises
+    ------
+    UserError
+        If files or keys are missing, or a checkpoint does not fit the model.
+    """
+    folder = find_inference_folder(source)
+    description = folder / "hyperparams.yaml"
+    if not description.is_file():
+        raise UserError(
+            f"{description}: missing; an inference folder needs it beside "
+            "the checkpoints, export the model again."
+        )
+    # Building modules draws random numbers: the caller's stream must not
+    # depend on whether there is a teacher.
+    with torch.random.fork_rng(devices=[]):
+        hparams = _build(description)
+    for key in MODEL_KEYS:
+        if key not in hparams:
+            raise UserError(
+                f"{description}: the key `{key}` is missing; SpeechBrain's "
+                "speaker models have it, export the model again."
+            )
+    sample_rate = hparams.get("sample_rate", 16000)
+    try:
+        check_features(
+            hparams["compute_features"], hparams["mean_var_norm"], sample_rate
+        )
+    except UserError as error:
+        raise UserError(f"{description}: {error}") from error
+    if has_statistics(hparams["mean_var_norm"]):
+        _load_statistics(hparams["mean_var_norm"], folder / STATISTICS_FILE)
+    _load_strictly(hparams["embedding_model"], folder / "embedding_model.ckpt")
+    classifier = hparams.get("classifier")
+    classifier_file = folder / "classifier.ckpt"
+    if not hasattr(classifier, "weight") or not classifier_file.is_file():
+        # None, or one that ends in a softmax as the x-vector's: no cosines.
+        classifier = None
+    else:
+        _load_strictly(classifier, classifier_file)
+    speakers = _read_speakers(folder)
+    if classifier is not None and len(speakers) != len(classifier.weight):
+        raise UserError(
+            f"{folder}: the label encoder names {len(speakers)} speakers but "
+            f"the classifier has {len(classifier.weight)}; these files are "
+            "of different models, export the model again."
+        )
+    model = SpeakerModel(
+        hparams["compute_features"],
+        hparams["mean_var_norm"],
+        hparams["embedding_model"],
+        classifier,
+        speakers,
+        sample_rate,
+        source,
+        read_names(folder / TEACHER_SPEAKERS),
+    )
+    return model.to(device)
+
+
+def _build(description):
+    """Build the modules that an inference folder's YAML describes."""
+    try:
+        with open(description, encoding="utf-8") as stream:
+            # A hub model's own paths are not needed: the files are here.
+            return load_hyperpyyaml(stream) or {}
+    except Exception as error:
+        # YAML, imports and constructors raise many types.
+        reason = " ".join(" ".join(map(str, error.args)).split())
+        raise UserError(
+            f"{description}: cannot be read as a model's description "
+            f"({type(error).__name__}: {reason}); export the model again."
+        ) from error
+
+
+def _load_statistics(mean_var_norm, path):
+    """Load the statistics of a global normalisation, or say what is wrong."""
+    state = _load_dict(path)
+    missing = {"count", "glob_mean", "glob_std"} - set(state)
+    if missing:
+        raise UserError(
+            f"{path}: no statistics of a normalisation ({min(missing)} is "
+            "missing); export the model again."
+        )
+    finite = all(
+        value.numel() and torch.isfinite(value).all()
+        for value in (state["glob_mean"], state["glob_std"])
+    )
+    if not finite:
+        raise UserError(
+            f"{path}: the statistics are empty, NaN or infinite; train and "
+            "export the model again."
+        )
+    mean_var_norm._load_statistics_dict(state)
+
+
+def _load_dict(path):
+    """Read a checkpoint that holds a dict."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; export the model again.") from None
+    except Exception as error:
+        # torch.load raises many types for a truncated or foreign file.
+        raise UserError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); "
+            "the file is broken or cut short, train or export it again."
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(
+            f"{path}: not a readable checkpoint (it holds a "
+            f"{type(state).__name__}); expected a module's state dict."
+        )
+    return state
+
+
+def _load_strictly(module, path):
+    """Load a state dict and raise if keys or shapes differ, or on NaN."""
+    state = _load_dict(path)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"{path}: does not fit the model in hyperparams.yaml ({first}); "
+            "give the folder whose checkpoint and YAML belong together."
+        ) from error
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{path}: `{name}` holds NaN or infinite values; the training "
+                "diverged, train again with a lower learning rate."
+            )
+
+
+def _read_speakers(folder):
+    """Return the label encoder's names in index order; [] if there is none."""
+    for name in LABEL_FILES:
+        path = folder / name
+        if path.is_file():
+            encoder = CategoricalEncoder()
+            try:
+                encoder.load(path)
+                return [encoder.ind2lab[i] for i in range(len(encoder))]
+            except (KeyError, SyntaxError, ValueError) as error:
+                raise UserError(
+                    f"{path}: not a readable label encoder; the file is "
+                    "broken or cut short, export the model again."
+                ) from error
+    return []
+
+
+def read_names(path):
+    """Return the names in a file, one a line; [] if there is no file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable text file with a speaker a line; export "
+            "the model again."
+        ) from error

@@ -1,0 +1,131 @@
+"""A training that starts from a trained model.
+
+Authors: IML-KD contributors
+"""
+
+from pathlib import Path
+
+import torch
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.models.export import write_names
+from imlkd_brain.models.folder import (
+    TEACHER_SPEAKERS,
+    load_speaker_model,
+    read_names,
+)
+
+
+def start_from(source, embedding_model, classifier, speakers):
+    """Give a new model the weights of a trained one.
+
+    The embedding model takes all of its weights, by name. The classifier takes
+    the rows of the speakers that both have, also by name; the rows of other
+    speakers stay as they are. Where the classifiers are not of the same kind
+    the new one stays as it is.
+
+    Arguments
+    ---------
+    source : str or Path
+        An inference folder or a training output folder.
+    embedding_model : torch.nn.Module
+        Maps (batch, time, mel) to (batch, 1, dim).
+    classifier : torch.nn.Module
+        Maps (batch, 1, dim) to cosines (batch, 1, speakers).
+    speakers : list of str
+        The new speakers, in the order of the classifier's rows.
+
+    Returns
+    -------
+    n_rows : int
+        How many speakers' rows were taken.
+
+    Raises
+    ------
+    UserError
+        If there is no model, or a layer of the embedding model is missing or
+        has another shape; the layer is named.
+    """
+    model = load_speaker_model(source)
+    state = model.embedding_model.state_dict()
+    _check_same_layers(source, state, embedding_model.state_dict())
+    embedding_model.load_state_dict(state)
+    if model.classifier is None:
+        return 0
+    return _take_rows(model.classifier, model.speakers, classifier, speakers)
+
+
+def keep_speakers(source, save_folder):
+    """Write down whom the initial weights have learnt.
+
+    A training that goes on may find the model gone that it started from.
+
+    Arguments
+    ---------
+    source : str or Path
+        An inference folder or a training output folder.
+    save_folder : str or Path
+        Where ``teacher_speakers.txt`` goes.
+    """
+    names = load_speaker_model(source).learnt_speakers
+    write_names(Path(save_folder) / TEACHER_SPEAKERS, names)
+
+
+def inherited_speakers(save_folder, teacher=None):
+    """Speakers that a model has learnt through its teacher or first weights.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where :func:`keep_speakers` wrote.
+    teacher : object, optional
+        The teacher, if it was loaded.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    names = read_names(Path(save_folder) / TEACHER_SPEAKERS)
+    return sorted({*names, *getattr(teacher, "learnt_speakers", ())})
+
+
+def _check_same_layers(source, theirs, ours):
+    """Refuse weights that do not fit, naming the first layer."""
+    for name in (*ours, *theirs):
+        shapes = [
+            list(state[name].shape) if name in state else None
+            for state in (theirs, ours)
+        ]
+        if shapes[0] == shapes[1]:
+            continue
+        said = ["has none" if s is None else f"has {s}" for s in shapes]
+        raise UserError(
+            f"initial_weights: the layer `{name}` does not fit, {source} "
+            f"{said[0]} and this embedding_model {said[1]}; give the model's "
+            "own widths (`embedding_model`, `lin_neurons`, `n_mels`), or "
+            "`--initial_weights null`."
+        )
+
+
+@torch.no_grad()
+def _take_rows(theirs, their_speakers, ours, speakers):
+    """Copy the classifier rows of the speakers that both have."""
+    old, new = theirs.state_dict(), ours.state_dict()
+
+    def kind(state):
+        # Everything but the number of speakers.
+        return {
+            name: value.shape[1:] if name == "weight" else value.shape
+            for name, value in state.items()
+        }
+
+    row_of = {speaker: row for row, speaker in enumerate(their_speakers)}
+    known = [i for i, speaker in enumerate(speakers) if speaker in row_of]
+    if kind(old) != kind(new) or not known:
+        return 0
+    rows = [row_of[speakers[i]] for i in known]
+    weight = new["weight"].clone()
+    weight[known] = old["weight"][rows].to(weight)
+    ours.load_state_dict({**old, "weight": weight})
+    return len(known)

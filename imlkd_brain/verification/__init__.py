@@ -1,0 +1,1 @@
+"""From models and trial lists to scores, error rates and figures."""

@@ -1,0 +1,63 @@
+"""Unit tests of ``imlkd_brain.comparison.scores``."""
+
+import torch
+from helpers.runs import change
+
+from imlkd_brain.comparison.plan import run_folder
+from imlkd_brain.comparison.scores import score_run
+from imlkd_brain.verification.embeddings import embed_utterances
+
+RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
+
+
+def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
+    hparams, trials = finished
+    folder = run_folder(hparams["output_folder"], "p", RUNS[0])
+    embedded = []
+    embed = embed_utterances
+
+    def counted(*args):
+        embedded.append(args[0].name)
+        return embed(*args)
+
+    monkeypatch.setattr(
+        "imlkd_brain.comparison.scores.embed_utterances", counted
+    )
+
+    def score():
+        embedded.clear()
+        scores, located = score_run(
+            folder,
+            ["teacher", "scratch"],
+            trials,
+            hparams["test_folder"],
+            [None, 0.3],
+            1,
+            "cpu",
+        )
+        assert all(
+            len(values) == len(located.trials.labels)
+            for by_duration in scores.values()
+            for values in by_duration.values()
+        )
+        return scores
+
+    first = score()
+    assert {"teacher", "scratch"} == set(embedded)
+    second = score()
+    assert not embedded
+    for method, by_duration in first.items():
+        assert list(by_duration) == ["full", "0.3s"]
+        for duration, values in by_duration.items():
+            assert torch.equal(values, second[method][duration])
+    change(folder / "scratch", 9)
+    third = score()
+    assert set(embedded) == {"scratch"}
+    assert not torch.equal(first["scratch"]["full"], third["scratch"]["full"])
+    # Other trials under the same name, as a corpus built anew leaves.
+    lines = trials.read_text().splitlines(keepends=True)
+    trials.write_text("".join(lines[::-1][3:]))
+    fourth = score()
+    torch.testing.assert_close(
+        fourth["teacher"]["full"], first["teacher"]["full"].flip(0)[3:]
+    )

@@ -1,0 +1,170 @@
+"""Unit tests of ``imlkd_brain.data.trial_audio``."""
+
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from helpers.verification import write
+from synthetic import in_processes
+
+from imlkd_brain.data.trial_audio import (
+    find_list,
+    find_trial_list,
+    locate_trials,
+    read_enrolments,
+)
+from imlkd_brain.data.trials import read_trials
+from imlkd_brain.errors import UserError
+from imlkd_brain.verification.scoring import enrol_models, score_trials
+
+
+def test_find_list(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    (two / "meta").mkdir(parents=True)
+    one.mkdir()
+    folders = f"{one}, {two}"
+    assert find_list(None, folders, "save") is None
+    url = "https://nowhere.invalid/meta/veri_test2.txt"
+    (two / "meta" / "veri_test2.txt").write_text("1 a b")
+    found = str(two / "meta" / "veri_test2.txt")
+    assert find_list(url, folders, "save") == found
+    assert find_list("veri_test2.txt", folders, "save") == found
+    assert find_list(found, folders, "save") == found
+    (one / "veri_test2.txt").write_text("1 a b")
+    assert find_list(url, folders, "save") == str(one / "veri_test2.txt")
+    with pytest.raises(UserError, match=f"x.txt: no such file.*{one} as x.txt"):
+        find_list("x.txt", folders, "save")
+
+
+def test_a_list_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
+    url = "https://nowhere.invalid/meta/veri_test2.txt"
+    save = tmp_path / "save"
+
+    def broken_off(source, path, replace_existing):
+        with open(path, "w") as stream:
+            stream.write("1 a")
+        raise ConnectionResetError("gone")
+
+    def complete(source, path, replace_existing):
+        with open(path, "w") as stream:
+            stream.write("1 a b")
+
+    monkeypatch.setattr(
+        "imlkd_brain.data.trial_audio.download_file", broken_off
+    )
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"cannot be downloaded \(gone\)"):
+            find_list(url, str(tmp_path), str(save))
+    monkeypatch.setattr("imlkd_brain.data.trial_audio.download_file", complete)
+    expected = str(save / "veri_test2.txt")
+    assert find_list(url, str(tmp_path), str(save)) == expected
+    assert (save / "veri_test2.txt").read_text() == "1 a b"
+    # It is kept: the next run needs no line.
+    monkeypatch.setattr(
+        "imlkd_brain.data.trial_audio.download_file", broken_off
+    )
+    assert find_list(url, str(tmp_path), str(save)) == expected
+    assert [path.name for path in save.iterdir()] == ["veri_test2.txt"]
+
+
+class OneList(BaseHTTPRequestHandler):
+    """A server of one trial list, which counts its downloads."""
+
+    downloads = 0
+
+    def do_GET(self):
+        type(self).downloads += 1
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"1 a b")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_processes_that_train_together_download_a_list_once(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OneList)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/veri_test2.txt"
+    save = tmp_path / "save"
+    try:
+        found = in_processes(
+            2, tmp_path, lambda: find_list(url, str(tmp_path), str(save))
+        )
+    finally:
+        server.shutdown()
+    assert found == [str(save / "veri_test2.txt")] * 2
+    assert [path.read_text() for path in save.iterdir()] == ["1 a b"]
+    assert OneList.downloads == 1
+
+
+GOOD = "1 a/s/1 a/s/2\n0 a/s/1 b/s/1\n"
+
+
+def test_unknown_utterances_are_named_with_their_lines(corpus):
+    """One sentence with the first trials that name them."""
+    path = write(
+        corpus / "bad.txt",
+        "1 x-a/s1/00000 x-a/s1/00001\n0 x-a/s1/00000 q/s1/7\n0 r/s/1 q/s1/7\n",
+    )
+    with pytest.raises(UserError) as error:
+        locate_trials(read_trials(path), corpus)
+    assert "2 utterances are not in" in str(error.value)
+    assert "(line 2: q/s1/7, line 3: r/s/1)" in str(error.value)
+    with pytest.raises(UserError, match="no such folder; --data_folder"):
+        locate_trials(read_trials(path), corpus / "none")
+
+
+def test_kaldi_names_and_several_folders_find_the_audio(corpus, tmp_path):
+    """speaker-session-utterance is a path, dashes in the speaker or not."""
+    path = write(
+        corpus / "kaldi.txt",
+        "x-a-s1-00000 x-a-s1-00001 target\nx-a-s1-00000 y-c-s1-00000 nontarget",
+    )
+    (tmp_path / "other").mkdir()
+    located = locate_trials(read_trials(path), f"{tmp_path / 'other'},{corpus}")
+    assert located.enrol_files == [[str(corpus / "wav/x-a/s1/00000.wav")]]
+    assert located.test_speakers == ["x-a", "y-c"]
+    assert located.pairs.tolist() == [[0, 0], [0, 1]]
+
+
+def test_official_lists_are_found_by_name(tmp_path):
+    """Under their official file names, with the source if they are absent."""
+    with pytest.raises(UserError, match="veri_test2.txt.*robots.ox.ac.uk"):
+        find_trial_list("Vox1-O", tmp_path)
+    (tmp_path / "meta").mkdir()
+    expected = write(tmp_path / "meta" / "list_test_hard2.txt", GOOD)
+    assert find_trial_list("Vox1-H", tmp_path) == expected
+    with pytest.raises(UserError, match="neither the name of an official"):
+        find_trial_list("Vox2", tmp_path)
+
+
+def test_several_enrolment_utterances(corpus):
+    """A model's embedding is the mean of its unit-length embeddings."""
+    enrolments = read_enrolments(
+        write(corpus / "models.txt", "m1 x-a/s1/00000.wav x-a/s1/00001.wav\n")
+    )
+    path = write(corpus / "m.txt", "1 m1 x-a/s1/00001\n0 m1 x-b/s1/00000\n")
+    located = locate_trials(read_trials(path), corpus, enrolments)
+    assert [len(files) for files in located.enrol_files] == [2]
+    embeddings = torch.tensor([[3.0, 0.0], [0.0, 0.5], [2.0, 2.0]])
+    scores = score_trials(
+        enrol_models(embeddings, [[0, 1]]),
+        embeddings,
+        torch.tensor([[0, 0], [0, 2]]),
+    )
+    # The mean direction is the diagonal. One float32 rounding per step.
+    torch.testing.assert_close(
+        scores, torch.tensor([math.sqrt(0.5), 1.0]), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("text", ["m1\n", "m1 a/s/1\nm1 a/s/2\n"])
+def test_bad_enrolments_get_one_sentence(tmp_path, text):
+    """A model without utterances, or with two lines."""
+    path = write(tmp_path / "models.txt", text)
+    with pytest.raises(UserError, match=r"line \d: the model m1"):
+        read_enrolments(path)

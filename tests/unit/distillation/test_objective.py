@@ -1,0 +1,248 @@
+"""Unit tests of ``imlkd_brain.distillation.objective``."""
+
+import pytest
+import torch
+from helpers.losses import LOSSES, logits
+
+from imlkd_brain.distillation.losses import embedding_loss
+from imlkd_brain.distillation.objective import (
+    TERMS,
+    DistillationObjective,
+    gradient_shares,
+)
+from imlkd_brain.errors import UserError
+
+B, C = 6, 9
+TARGET = torch.tensor([0, 3, 8, 3, 1, 5])
+
+METHODS = {
+    "scratch": {},
+    "vanilla_kd": {"raw": {"instance": 1.0}},
+    "everything": {
+        "raw": dict.fromkeys(TERMS, 2.0),
+        "integrated": {"class": 3.0, "instance": 5, "batch": 0.0},
+    },
+    "iml_kd": {"integrated": {"instance": 1.0, "class": 10.0}, "raw": None},
+}
+
+OPTIONS = {
+    "method": "everything",
+    "methods": METHODS,
+    "temperature": 1.5,
+    "temperatures": [2, 3],
+    "decoupled_alpha": 1.0,
+    "decoupled_beta": 8.0,
+    "correlation_beta": 1.0,
+    "correlation_gamma": 2.0,
+    "eta": 4.0,
+    "eta_warmup_steps": 0,
+    "eta_schedule": "constant",
+    "eta_total_steps": None,
+}
+
+
+def build(**changes):
+    return DistillationObjective(**{**OPTIONS, **changes})
+
+
+class TestObjective:
+    @pytest.mark.parametrize(
+        "method, terms, needs",
+        [
+            ("scratch", [], (False, False, False)),
+            ("vanilla_kd", ["raw/instance"], (True, True, False)),
+            (
+                "iml_kd",
+                ["integrated/instance", "integrated/class"],
+                (True, False, True),
+            ),
+        ],
+    )
+    def test_what_a_method_needs(self, method, terms, needs):
+        objective = build(method=method)
+        assert objective.terms == terms
+        assert needs == (
+            objective.needs_teacher,
+            objective.needs("raw"),
+            objective.needs("integrated"),
+        )
+
+    def test_terms_are_the_losses(self):
+        objective = build()
+        student, teacher = logits(0), logits(1)
+        e_student, e_teacher = logits(2, (B, 4)), logits(3, (B, 4))
+        raw = objective.branch_terms(
+            "raw", student, teacher, e_student, e_teacher, TARGET
+        )
+        assert list(raw) == [f"raw/{term}" for term in TERMS]
+        for term, loss in LOSSES.items():
+            torch.testing.assert_close(
+                raw[f"raw/{term}"], loss(student, teacher, TARGET)
+            )
+        torch.testing.assert_close(
+            raw["raw/embedding"], embedding_loss(e_student, e_teacher)
+        )
+        integrated = objective.branch_terms("integrated", student, teacher)
+        # A weight of zero is no term.
+        assert list(integrated) == ["integrated/class", "integrated/instance"]
+        loss, weighted = objective.weighted({**raw, **integrated}, step=0)
+        assert list(weighted) == objective.terms
+        expected = 4 * (
+            2 * sum(raw.values())
+            + 3 * integrated["integrated/class"]
+            + 5 * integrated["integrated/instance"]
+        )
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(sum(weighted.values()), loss)
+
+    def test_a_list_of_temperatures_is_summed_over(self):
+        student, teacher = logits(0), logits(1)
+
+        def terms(temperature):
+            objective = build(temperature=temperature)
+            return objective.branch_terms(
+                "raw", student, teacher, student, teacher, TARGET
+            )
+
+        both, first, second = terms([2, 3]), terms(2), terms(3)
+        for term in LOSSES.keys() - {"multi_level"}:
+            torch.testing.assert_close(
+                both[f"raw/{term}"],
+                first[f"raw/{term}"] + second[f"raw/{term}"],
+            )
+        # Prior multi-level KD is the three levels under one weight.
+        torch.testing.assert_close(
+            both["raw/multi_level"],
+            sum(both[f"raw/{term}"] for term in ("instance", "class", "batch")),
+        )
+
+    def test_projection_reaches_the_embedding_term(self):
+        objective = build(method="e", methods={"e": {"raw": {"embedding": 1}}})
+        assert objective.needs_embeddings
+        projection = torch.nn.Linear(4, C, bias=False).double()
+        student, teacher = logits(2, (B, 4)), logits(3)
+        terms = objective.branch_terms(
+            "raw", None, None, student, teacher, projection=projection
+        )
+        torch.testing.assert_close(
+            terms["raw/embedding"], embedding_loss(student, teacher, projection)
+        )
+
+    def test_scratch_adds_nothing(self):
+        objective = build(method="scratch")
+        assert objective.branch_terms("raw", None, None) == {}
+        loss, weighted = objective.weighted({}, step=3)
+        assert loss.item() == 0 and weighted == {}
+
+    @pytest.mark.parametrize(
+        "schedule, expected",
+        [
+            ("constant", [1, 2, 3, 4, 4, 4, 4]),
+            ("linear", [1, 2, 3, 4, 3, 1, 0]),
+            ("cosine", [1, 2, 3, 4, 2 + 2**0.5, 2 - 2**0.5, 0]),
+        ],
+    )
+    def test_eta(self, schedule, expected):
+        objective = build(
+            eta_warmup_steps=3, eta_schedule=schedule, eta_total_steps=11
+        )
+        steps = [0, 1, 2, 3, 5, 9, 11]
+        actual = [objective.eta_at(step) for step in steps]
+        assert actual == pytest.approx(expected, abs=1e-12)
+        # Beyond the end nothing turns around.
+        assert objective.eta_at(12) == objective.eta_at(11)
+
+    @pytest.mark.parametrize(
+        "changes, words",
+        [
+            ({"method": "kd"}, "scratch, vanilla_kd, everything, iml_kd"),
+            ({"methods": None}, "none"),
+            (
+                {"methods": {"everything": {"both": {}}}},
+                "raw, integrated, cross",
+            ),
+            (
+                {"methods": {"everything": {"raw": {"kl": 1}}}},
+                "instance, embedding, class",
+            ),
+            # Another method's mistake is found too.
+            (
+                {"methods": {**METHODS, "x": {"raw": {"kl": 1}}}},
+                "Method x has a term 'kl'",
+            ),
+            (
+                {"methods": {"everything": {"raw": {"class": -1}}}},
+                "everything/raw/class",
+            ),
+            ({"methods": {"everything": "raw"}}, "method everything is 'raw'"),
+            (
+                {"methods": {"everything": {"raw": ["class"]}}},
+                "raw of method everything",
+            ),
+            ({"temperature": 0}, "temperature is 0"),
+            ({"temperature": []}, "temperature is an empty list"),
+            ({"temperature": [4, 0]}, "temperature is 0"),
+            ({"temperatures": []}, "temperatures"),
+            ({"temperatures": [2, 0]}, "temperatures"),
+            ({"decoupled_beta": "8"}, "decoupled_beta"),
+            ({"eta": float("nan")}, "eta is nan"),
+            ({"eta_schedule": "step"}, "constant, linear, cosine"),
+            ({"eta_schedule": "linear"}, "eta_total_steps is None"),
+        ],
+    )
+    def test_mistakes_are_named(self, changes, words):
+        with pytest.raises(UserError, match=words):
+            build(**changes)
+
+    def test_what_is_said_before_training(self):
+        build().check(batch_size=2, durations=[1.0])
+        with pytest.raises(UserError, match="batch_size is 1"):
+            build().check(batch_size=1, durations=[1.0])
+        with pytest.raises(UserError, match="durations is empty"):
+            build().check(batch_size=2, durations=[])
+        build().check(batch_size=2, durations=[1.0, 2.0], chunk=2.0)
+        with pytest.raises(UserError, match=r"2.5 s is longer.*: 2 s"):
+            build().check(batch_size=2, durations=[1.0, 2.5], chunk=2.0)
+        # None of it matters to a method that uses none of it.
+        build(method="vanilla_kd").check(batch_size=1, durations=[])
+        build(method="vanilla_kd").check(1, [5.0], chunk=2.0)
+        with pytest.raises(UserError, match="no branch 'both'"):
+            build().branch_terms("both", None, None)
+
+
+class TestGradientShares:
+    def test_shares_of_known_gradients(self):
+        a = torch.tensor([1.0, 2.0], requires_grad=True)
+        b = torch.tensor([1.0], requires_grad=True)
+        frozen = torch.tensor([1.0])
+        hidden = a * 1
+        terms = {
+            "five": 3 * hidden[0] + 4 * b[0],
+            "three": 3 * hidden[1],
+            "constant": torch.tensor(7.0),
+            "other": (2 * torch.ones(1, requires_grad=True)).sum(),
+        }
+        b.grad = torch.tensor([9.0])
+        shares = gradient_shares(terms, [a, b, frozen])
+        assert shares == pytest.approx(
+            {"five": 5 / 8, "three": 3 / 8, "constant": 0, "other": 0}
+        )
+        assert list(shares) == list(terms)
+        assert a.grad is None and b.grad.item() == 9
+        # The graph is still there for the update.
+        sum(terms.values()).backward()
+        assert a.grad.tolist() == [3, 3]
+
+    def test_graph_is_released_on_request(self):
+        a = torch.tensor([1.0, 2.0], requires_grad=True)
+        hidden = a.square()
+        terms = {"x": hidden[0] * hidden[1], "y": hidden[1].square()}
+        shares = gradient_shares(terms, [a], retain_graph=False)
+        assert sum(shares.values()) == pytest.approx(1)
+        with pytest.raises(RuntimeError, match="second time"):
+            terms["y"].backward()
+
+    def test_nothing_to_share(self):
+        a = torch.tensor([1.0], requires_grad=True)
+        assert gradient_shares({}, [a]) == {}
+        assert gradient_shares({"x": (0 * a).sum()}, [a]) == {"x": 0.0}

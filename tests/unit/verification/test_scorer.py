@@ -1,0 +1,43 @@
+"""Unit tests of ``imlkd_brain.verification.scorer``."""
+
+import torch
+from helpers.verification import Model
+
+from imlkd_brain.data.trial_audio import locate_trials
+from imlkd_brain.data.trials import read_trials
+from imlkd_brain.verification.scorer import Scorer
+
+
+def test_mean_subtraction_and_normalisation_of_whole_lists(corpus):
+    """The scorer does what its parts do, in order."""
+    located = locate_trials(read_trials(corpus / "list.txt"), corpus)
+    generator = torch.Generator().manual_seed(2)
+    table = {}
+
+    def embed(model, paths, seconds):
+        for path in paths:
+            if (path, seconds) not in table:
+                table[path, seconds] = torch.randn(5, generator=generator) + 1
+        rows = [table[path, seconds] for path in paths]
+        return torch.stack(rows), torch.full((len(paths),), seconds or 9.0)
+
+    cohort = [f"cohort{i}" for i in range(6)]
+    scorer = Scorer(
+        Model(), embed, cohort=cohort, subtract_mean=True, score_norm="s-norm"
+    )
+    scores, (enrol_speech, test_speech) = scorer.score(located, 2)
+    assert enrol_speech.tolist() == [9.0] * 4  # only the test side is cropped
+    assert test_speech.tolist() == [2.0] * 4
+    impostors = torch.stack([table[path, None] for path in cohort])
+    mean = impostors.mean(dim=0)
+    cosine = torch.nn.CosineSimilarity(dim=-1, eps=1e-6)
+    wav = str(corpus / "wav")
+    for trial, score in enumerate(scores):
+        enrol = table[f"{wav}/{located.trials.enrol[trial]}.wav", None] - mean
+        test = table[f"{wav}/{located.trials.test[trial]}.wav", 2] - mean
+        raw, sides = cosine(enrol, test), []
+        for side in (enrol, test):
+            against = cosine(side.expand(6, 5), impostors - mean)
+            sides.append((raw - against.mean()) / against.std())
+        # float32, divided by a deviation of a few tenths.
+        torch.testing.assert_close(score, sum(sides) / 2, atol=1e-5, rtol=1e-5)
