@@ -9,6 +9,7 @@ checkpoint that does not fit the model is an error, not a warning.
 Authors: IML-KD contributors
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -26,10 +27,21 @@ LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
 TEACHER_SPEAKERS = "teacher_speakers.txt"  # a name a line
 
 STATS_FILE = "train_stats.csv"
+PUBLIC_MODELS = ("campplus",)
 
 
 def find_inference_folder(source):
     """Return the inference folder in ``source``, or ``source`` if it is one.
+
+    Arguments
+    ---------
+    source : str or Path
+        An inference folder, a training output folder, or the name of a public
+        model that :mod:`imlkd_brain.models.public` has brought.
+
+    Returns
+    -------
+    folder : Path
 
     Raises
     ------
@@ -37,6 +49,13 @@ def find_inference_folder(source):
         If there is none, with the way to get one.
     """
     source = Path(source)
+    if str(source) in PUBLIC_MODELS and not source.exists():
+        source = public_folder(str(source))
+        if not source.exists():
+            raise UserError(
+                f"{source.name}: this public model is not on this machine yet; "
+                f"`python -m imlkd_brain.models.public {source.name}` brings it."
+            )
     for folder in (source / INFERENCE, source):
         if (folder / "embedding_model.ckpt").is_file():
             return folder
@@ -52,6 +71,29 @@ def find_inference_folder(source):
         "folder that holds one as `inference`); train it with train_kd.py or "
         "correct the path."
     )
+
+
+def public_folder(name):
+    """Return where a public model is kept on this machine.
+
+    Arguments
+    ---------
+    name : str
+        One of ``PUBLIC_MODELS``.
+
+    Returns
+    -------
+    folder : Path
+        Below the environment variable ``IMLKD_MODELS``, else below
+        ``~/.cache/imlkd_brain``.
+
+    Example
+    -------
+    >>> public_folder("campplus").name
+    'campplus'
+    """
+    root = os.environ.get("IMLKD_MODELS") or "~/.cache/imlkd_brain"
+    return Path(root).expanduser() / name
 
 
 def load_speaker_model(source, device="cpu"):
