@@ -19,7 +19,11 @@ import speechbrain as sb
 from imlkd_brain.data.audio import repeat_to
 from imlkd_brain.data.crops import seconds_to_samples
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
-from imlkd_brain.distillation.objective import BRANCHES, gradient_shares
+from imlkd_brain.distillation.objective import (
+    BRANCHES,
+    Outputs,
+    gradient_shares,
+)
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import append_epoch
 from imlkd_brain.models.features import has_statistics
@@ -79,16 +83,17 @@ class IMLKDBrain(sb.Brain):
         teacher = (None, None)
         if self.needs("raw") or self.needs("cross"):
             teacher = self._teacher(feats)
-        predictions = {"raw": (*student, *teacher)}
+        predictions = {"raw": Outputs(*student, *teacher)}
         if self.needs("integrated") or self.needs("cross"):
             inputs = self._integrated_inputs(feats, target)
             with batchnorm_policy(
                 self.modules.embedding_model, self.hparams.batchnorm
             ):
                 student = self._student(inputs)
-            predictions["cross"] = (*student, *teacher)
+            predictions["cross"] = Outputs(*student, *teacher)
             if self.needs("integrated"):
-                predictions["integrated"] = (*student, *self._teacher(inputs))
+                taught = self._teacher(inputs)
+                predictions["integrated"] = Outputs(*student, *taught)
         return predictions
 
     def compute_objectives(self, predictions, batch, stage):
@@ -96,7 +101,7 @@ class IMLKDBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             return self._valid_loss(predictions, batch)
         target = self._target(batch)
-        cosines = predictions["raw"][0]
+        cosines = predictions["raw"].student
         loss = self.modules.compute_cost(
             cosines.unsqueeze(1), target.unsqueeze(1)
         )
@@ -109,16 +114,10 @@ class IMLKDBrain(sb.Brain):
         objective = self.hparams.objective
         terms = {}
         for branch in filter(self.needs, BRANCHES):
-            student, student_emb, teacher, teacher_emb = predictions[branch]
+            outputs = predictions[branch].scaled(self.hparams.scale)
             terms.update(
                 objective.branch_terms(
-                    branch,
-                    self.hparams.scale * student,
-                    self.hparams.scale * teacher,
-                    student_emb,
-                    teacher_emb,
-                    target,
-                    self._projection(),
+                    branch, outputs, target, self._projection()
                 )
             )
         distillation, weighted = objective.weighted(terms, self.optimizer_step)
@@ -196,10 +195,10 @@ class IMLKDBrain(sb.Brain):
             generator = torch.Generator()
             generator.manual_seed(self._step_seed(self._rank))
         integrated = self.hparams.integrated_inputs
-        segments = integrated.segments(feats.detach(), generator, common)
+        segment = integrated.segments(feats.detach(), generator, common)
         inputs, gap = integrated(
             self.hparams.teacher.cosines,
-            segments,
+            segment.features,
             target,
             generator=generator,
             with_gap=self._measuring(),

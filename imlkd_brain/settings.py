@@ -205,4 +205,4 @@ def as_list(value):
     "Makes a list of a single value, which is easier to type in a terminal."
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -161,10 +161,8 @@ def integrated_gradients(
             f"not {tuple(feats.shape)} and {tuple(target.shape)}; add the "
             "batch dimension or give one class per item."
         )
-    with (
-        torch.inference_mode(False),
-        torch.autocast(feats.device.type, enabled=False),
-    ):
+    plain = torch.autocast(feats.device.type, enabled=False)
+    with torch.inference_mode(False), plain:
         # The clones turn a caller's inference tensors into ordinary ones.
         feats = float32_or_better(feats.detach()).clone()
         target = target.to(feats.device).clone()
@@ -188,7 +186,6 @@ def integrated_gradients(
             for part, part_target in zip(
                 torch.cat([feats, baseline]).split(rows),
                 torch.cat([target, target]).split(rows),
-                strict=True,
             )
         ]
         at_feats, at_baseline = torch.cat(ends).chunk(2)
@@ -243,10 +240,8 @@ def attribution_target(
     """
     check_choice("attribution_target", kind, TARGETS)
     if kind == "predicted":
-        with (
-            torch.no_grad(),
-            torch.autocast(feats.device.type, enabled=False),
-        ):
+        plain = torch.autocast(feats.device.type, enabled=False)
+        with torch.no_grad(), plain:
             target = logits(float32_or_better(feats.detach())).argmax(1)
     if kind != "log_posterior":
         return logits, target

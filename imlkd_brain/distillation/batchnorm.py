@@ -97,6 +97,6 @@ def batchnorm_policy(module, policy):
                 norm.eval()
         yield
     finally:
-        for norm, (tracks, training) in zip(norms, before, strict=True):
+        for norm, (tracks, training) in zip(norms, before):
             norm.track_running_stats = tracks
             norm.train(training)

@@ -13,6 +13,7 @@ Authors: IML-KD contributors
 """
 
 import numbers
+from dataclasses import dataclass
 
 import torch
 
@@ -44,6 +45,25 @@ BASELINES = ("zero", "noise")
 # A map whose standard deviation is below this share of its peak is constant
 # up to float32 rounding; dividing by that deviation would only amplify noise.
 _CONSTANT = 1e-6
+
+
+@dataclass
+class Segment:
+    """Random crops of a batch's utterances.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        Shape (B, frames, F), mean zero over time.
+    seconds : float
+        The duration that was drawn for the batch.
+    start : torch.Tensor
+        First frame of each crop in its utterance, shape (B,), int64.
+    """
+
+    features: torch.Tensor
+    seconds: float
+    start: torch.Tensor
 
 
 def integrated_inputs(
@@ -151,8 +171,10 @@ def random_segments(feats, n_frames, generator=None):
 
     Returns
     -------
-    torch.Tensor
+    segments : torch.Tensor
         Shape (B, min(n_frames, T), F), mean zero over time.
+    start : torch.Tensor
+        First frame of each, shape (B,), int64.
 
     Raises
     ------
@@ -161,8 +183,9 @@ def random_segments(feats, n_frames, generator=None):
 
     Example
     -------
-    >>> random_segments(torch.rand(4, 200, 80), 100).shape
-    torch.Size([4, 100, 80])
+    >>> segments, start = random_segments(torch.rand(4, 200, 80), 100)
+    >>> segments.shape, start.shape
+    (torch.Size([4, 100, 80]), torch.Size([4]))
     """
     check_positive_integer("n_frames", n_frames)
     length = feats.shape[1]
@@ -176,7 +199,11 @@ def random_segments(feats, n_frames, generator=None):
         frames = starts + torch.arange(n_frames, device=feats.device)
         items = torch.arange(len(feats), device=feats.device)[:, None]
         feats = feats[items, frames]
-    return feats - feats.mean(1, keepdim=True)
+    else:
+        starts = torch.zeros(
+            len(feats), 1, dtype=torch.int64, device=feats.device
+        )
+    return feats - feats.mean(1, keepdim=True), starts.squeeze(1)
 
 
 def draw_duration(durations, generator=None):
@@ -231,7 +258,7 @@ def check_durations(durations):
     -------
     >>> check_durations([1.0, 2.0])
     """
-    if not isinstance(durations, list | tuple) or not durations:
+    if not isinstance(durations, (list, tuple)) or not durations:
         raise UserError(
             f"durations is {durations!r}, but integrated inputs are segments "
             "of various durations: give a list of seconds such as "
@@ -288,7 +315,7 @@ class IntegratedInputs:
     ...     baseline="zero", durations=[1.0], gate=1.0, max_weight=3.0,
     ...     keep=0.5, internal_batch_size=None,
     ... )
-    >>> segments = integrated.segments(torch.rand(2, 300, 80))
+    >>> segments = integrated.segments(torch.rand(2, 300, 80)).features
     >>> segments.shape
     torch.Size([2, 100, 80])
     >>> logits = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8000, 5))
@@ -362,14 +389,15 @@ class IntegratedInputs:
 
         Returns
         -------
-        torch.Tensor
-            ``x_d``, shape (B, min(d * frame_rate, T), F), mean zero over time.
+        Segment
+            ``x_d``, of min(d * frame_rate, T) frames.
         """
         if duration_generator is None:
             duration_generator = generator
         duration = draw_duration(self.durations, duration_generator)
         n_frames = max(1, round(duration * self.frame_rate))
-        return random_segments(feats, n_frames, generator)
+        features, start = random_segments(feats, n_frames, generator)
+        return Segment(features, duration, start)
 
     def __call__(self, logits, feats, target, generator=None, with_gap=True):
         """Integrated inputs of a batch.

@@ -1,4 +1,4 @@
-"""The distillation losses, one function each.
+"""The distillation losses: one function and one row of ``TERMS`` each.
 
 Shapes: logits (B, C), already scaled (30 times the cosine, without margin),
 embeddings (B, D). ``p = softmax(z / tau)`` and ``P`` the matrix of its rows;
@@ -18,6 +18,8 @@ Authors: IML-KD contributors
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -80,9 +82,6 @@ def instance_loss(student_logits, teacher_logits, temperature):
         reduction="batchmean",
         log_target=True,
     )
-
-
-vanilla_kd_loss = instance_loss
 
 
 def embedding_loss(student, teacher, projection=None):
@@ -339,6 +338,51 @@ def dist_loss(student_logits, teacher_logits, temperature, beta, gamma):
     within_utterances = _one_minus_correlation(student, teacher, dim=1)
     within_classes = _one_minus_correlation(student, teacher, dim=0)
     return beta * within_utterances.mean() + gamma * within_classes.mean()
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss that a method in the YAML can name.
+
+    Arguments
+    ---------
+    function : callable
+        The loss. It returns a scalar.
+    relational : bool
+        Whether it relates the utterances of a batch to each other, so that a
+        batch of one utterance means nothing to it.
+    needs : tuple of str
+        What the function is called with, in the order of its arguments:
+
+        - ``logits``: the student's and the teacher's, two of shape (B, C)
+        - ``embeddings``: the student's and the teacher's, (B, D_s), (B, D_t)
+        - ``target``: true classes, shape (B,)
+        - ``projection``: from (B, D_s) to (B, D_t), or None
+        - ``temperature``: one ``tau``; the loss is summed over the YAML's list
+        - ``temperatures``: the YAML's list for multi-level KD
+        - any other name ``x``: the option ``<term>_x`` of the YAML
+    """
+
+    function: Callable
+    relational: bool
+    needs: tuple
+
+
+TERMS = {
+    "instance": Term(instance_loss, False, ("logits", "temperature")),
+    "embedding": Term(embedding_loss, False, ("embeddings", "projection")),
+    "class": Term(class_loss, True, ("logits", "temperature")),
+    "batch": Term(batch_loss, True, ("logits", "temperature")),
+    "multi_level": Term(multi_level_kd_loss, True, ("logits", "temperatures")),
+    "decoupled": Term(
+        decoupled_kd_loss,
+        False,
+        ("logits", "target", "alpha", "beta", "temperature"),
+    ),
+    "correlation": Term(
+        dist_loss, True, ("logits", "temperature", "beta", "gamma")
+    ),
+}
 
 
 def _posteriors(logits, temperature):

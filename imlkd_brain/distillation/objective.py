@@ -8,34 +8,59 @@ Authors: IML-KD contributors
 
 import math
 import numbers
+from dataclasses import dataclass, replace
 
 import torch
 
-from imlkd_brain.distillation.losses import (
-    batch_loss,
-    class_loss,
-    decoupled_kd_loss,
-    dist_loss,
-    embedding_loss,
-    instance_loss,
-    multi_level_kd_loss,
-)
+from imlkd_brain.distillation.losses import TERMS
 from imlkd_brain.errors import UserError
 
 BRANCHES = ("raw", "integrated", "cross")
-TERMS = (
-    "instance",
-    "embedding",
-    "class",
-    "batch",
-    "multi_level",
-    "decoupled",
-    "correlation",
-)
 ETA_SCHEDULES = ("constant", "linear", "cosine")
+# What a term may need that is no option of its own.
+GIVEN = (
+    "logits",
+    "embeddings",
+    "target",
+    "projection",
+    "temperature",
+    "temperatures",
+)
 
-# The terms that relate the items of a batch to each other.
-_RELATIONAL = ("class", "batch", "multi_level", "correlation")
+
+@dataclass
+class Outputs:
+    """What student and teacher say of one branch's inputs.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        The student's cosines, or logits after :meth:`scaled`, (B, C).
+    student_embeddings : torch.Tensor
+        Shape (B, D_s).
+    teacher : torch.Tensor or None
+        The teacher's cosines or logits, (B, C). None where no term needs a
+        teacher.
+    teacher_embeddings : torch.Tensor or None
+        Shape (B, D_t).
+
+    Example
+    -------
+    >>> outputs = Outputs(torch.ones(1, 2), None, torch.zeros(1, 2))
+    >>> outputs.scaled(30).student
+    tensor([[30., 30.]])
+    """
+
+    student: torch.Tensor
+    student_embeddings: torch.Tensor
+    teacher: torch.Tensor = None
+    teacher_embeddings: torch.Tensor = None
+
+    def scaled(self, scale):
+        """Return the same with logits, ``scale`` times the cosines."""
+        return replace(
+            self, student=scale * self.student, teacher=scale * self.teacher
+        )
 
 
 class DistillationObjective:
@@ -56,15 +81,7 @@ class DistillationObjective:
     in teacher-student learning for short utterances (Jung, Heo, Shim and Yu,
     ASRU 2019, arXiv 1810.10884), here with integrated inputs and all levels.
 
-    =============== ======================================
-    ``instance``    :func:`instance_loss`
-    ``embedding``   :func:`embedding_loss`
-    ``class``       :func:`class_loss`
-    ``batch``       :func:`batch_loss`
-    ``multi_level`` :func:`multi_level_kd_loss`
-    ``decoupled``   :func:`decoupled_kd_loss`
-    ``correlation`` :func:`dist_loss`
-    =============== ======================================
+    The terms are the rows of ``imlkd_brain.distillation.losses.TERMS``.
 
     Arguments
     ---------
@@ -79,14 +96,6 @@ class DistillationObjective:
     temperatures : list of float
         Those of ``multi_level``. It is ``instance``, ``class`` and ``batch``
         of that list, under one weight.
-    decoupled_alpha : float
-        Weight of the target part of ``decoupled``.
-    decoupled_beta : float
-        Weight of its non-target part.
-    correlation_beta : float
-        Weight of ``correlation`` within utterances.
-    correlation_gamma : float
-        Weight of ``correlation`` within classes.
     eta : float
         Weight of the whole against the speaker loss.
     eta_warmup_steps : int
@@ -96,12 +105,16 @@ class DistillationObjective:
         zero at ``eta_total_steps``.
     eta_total_steps : int or None
         Updates of the whole training; not read by ``constant``.
+    **options : float
+        The options of the terms, named ``<term>_<option>``:
+        ``decoupled_alpha``, ``decoupled_beta``, ``correlation_beta`` and
+        ``correlation_gamma``, weights of the parts of these losses.
 
     Raises
     ------
     UserError
-        For an unknown method, branch or term (listing those there are) or a
-        value out of range.
+        For an unknown method, branch or term (listing those there are), an
+        option that is missing or unknown, or a value out of range.
 
     Example
     -------
@@ -116,7 +129,8 @@ class DistillationObjective:
     >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
     >>> logits = torch.tensor([[5.0, 0.0]], requires_grad=True)
-    >>> terms = objective.branch_terms("raw", logits, torch.zeros(1, 2))
+    >>> outputs = Outputs(logits, None, torch.zeros(1, 2))
+    >>> terms = objective.branch_terms("raw", outputs)
     >>> loss, weighted = objective.weighted(terms, step=0)
     >>> bool(loss == 2 * terms["raw/instance"])
     True
@@ -128,19 +142,16 @@ class DistillationObjective:
         methods,
         temperature,
         temperatures,
-        decoupled_alpha,
-        decoupled_beta,
-        correlation_beta,
-        correlation_gamma,
         eta,
         eta_warmup_steps,
         eta_schedule,
         eta_total_steps,
+        **options,
     ):
         self.method = method
         self.weights = _read_method(method, methods)
         self.terms = list(self.weights)
-        if not isinstance(temperature, list | tuple):
+        if not isinstance(temperature, (list, tuple)):
             temperature = [temperature]
         if not temperature:
             raise UserError(
@@ -149,22 +160,16 @@ class DistillationObjective:
             )
         for value in temperature:
             _check_number("temperature", value, above=0)
-        if not isinstance(temperatures, list | tuple) or not temperatures:
+        if not isinstance(temperatures, (list, tuple)) or not temperatures:
             raise UserError(
                 f"temperatures is {temperatures!r}, but multi-level KD sums "
                 "over a list such as [2, 3, 4, 5, 6]."
             )
         for value in temperatures:
             _check_number("each of temperatures", value, above=0)
-        for key, value in (
-            ("decoupled_alpha", decoupled_alpha),
-            ("decoupled_beta", decoupled_beta),
-            ("correlation_beta", correlation_beta),
-            ("correlation_gamma", correlation_gamma),
-            ("eta", eta),
-            ("eta_warmup_steps", eta_warmup_steps),
-        ):
-            _check_number(key, value)
+        _check_options(options)
+        _check_number("eta", eta)
+        _check_number("eta_warmup_steps", eta_warmup_steps)
         if eta_schedule not in ETA_SCHEDULES:
             raise UserError(
                 f"eta_schedule is {eta_schedule!r}, but must be one of "
@@ -176,10 +181,7 @@ class DistillationObjective:
             )
         self.temperature = tuple(temperature)
         self.temperatures = tuple(temperatures)
-        self.decoupled_alpha = decoupled_alpha
-        self.decoupled_beta = decoupled_beta
-        self.correlation_beta = correlation_beta
-        self.correlation_gamma = correlation_gamma
+        self.options = options
         self.eta = eta
         self.eta_warmup_steps = eta_warmup_steps
         self.eta_schedule = eta_schedule
@@ -212,7 +214,10 @@ class DistillationObjective:
     @property
     def needs_embeddings(self):
         """Whether any term compares embeddings (and may need a projection)."""
-        return any(name.endswith("/embedding") for name in self.terms)
+        return any(
+            "embeddings" in TERMS[name.split("/")[1]].needs
+            for name in self.terms
+        )
 
     def check(self, batch_size, durations, chunk=math.inf):
         """Say before training what would make a term meaningless.
@@ -234,7 +239,7 @@ class DistillationObjective:
             without a duration or with one longer than the chunk.
         """
         relational = [
-            name for name in self.terms if name.split("/")[1] in _RELATIONAL
+            name for name in self.terms if TERMS[name.split("/")[1]].relational
         ]
         if relational and batch_size < 2:
             raise UserError(
@@ -256,74 +261,57 @@ class DistillationObjective:
                 "length cannot be cut; lower it, or raise sentence_len."
             )
 
-    def branch_terms(
-        self,
-        branch,
-        student_logits,
-        teacher_logits,
-        student_embeddings=None,
-        teacher_embeddings=None,
-        target=None,
-        projection=None,
-    ):
+    def branch_terms(self, branch, outputs, target=None, projection=None):
         """The unweighted terms of one branch.
 
         Arguments
         ---------
         branch : str
             ``raw``, ``integrated`` or ``cross``.
-        student_logits : torch.Tensor
-            Shape (B, C).
-        teacher_logits : torch.Tensor
-            Shape (B, C).
-        student_embeddings : torch.Tensor, optional
-            Shape (B, D_s), for ``embedding``.
-        teacher_embeddings : torch.Tensor, optional
-            Shape (B, D_t), for ``embedding``.
+        outputs : Outputs
+            Logits and embeddings of student and teacher on this branch.
         target : torch.Tensor, optional
-            Shape (B,), int64, for ``decoupled``.
+            True classes, shape (B,), int64.
         projection : torch.nn.Module, optional
-            From (B, D_s) to (B, D_t), for ``embedding``.
+            From (B, D_s) to (B, D_t).
 
         Returns
         -------
         dict of str to torch.Tensor
             ``branch/term`` to a scalar, in the order of ``terms``.
         """
-        logits = (student_logits, teacher_logits)
-
-        def summed(loss, **options):
-            return sum(
-                loss(*logits, temperature=temperature, **options)
-                for temperature in self.temperature
-            )
-
-        losses = {
-            "instance": lambda: summed(instance_loss),
-            "embedding": lambda: embedding_loss(
-                student_embeddings, teacher_embeddings, projection
-            ),
-            "class": lambda: summed(class_loss),
-            "batch": lambda: summed(batch_loss),
-            "multi_level": lambda: multi_level_kd_loss(
-                *logits, self.temperatures
-            ),
-            "decoupled": lambda: summed(
-                decoupled_kd_loss,
-                target=target,
-                alpha=self.decoupled_alpha,
-                beta=self.decoupled_beta,
-            ),
-            "correlation": lambda: summed(
-                dist_loss,
-                beta=self.correlation_beta,
-                gamma=self.correlation_gamma,
-            ),
-        }
         return {
-            f"{branch}/{term}": losses[term]()
+            f"{branch}/{term}": self._term(term, outputs, target, projection)
             for term in self._terms_of(branch)
         }
+
+    def _term(self, name, outputs, target, projection):
+        """One unweighted term, summed over the temperatures it is given."""
+        term = TERMS[name]
+        known = {
+            "logits": (outputs.student, outputs.teacher),
+            "embeddings": (
+                outputs.student_embeddings,
+                outputs.teacher_embeddings,
+            ),
+            "target": (target,),
+            "projection": (projection,),
+            "temperatures": (self.temperatures,),
+        }
+        values = []
+        for temperature in self.temperature:
+            known["temperature"] = (temperature,)
+            arguments = []
+            for need in term.needs:
+                arguments += (
+                    known[need]
+                    if need in GIVEN
+                    else (self.options[f"{name}_{need}"],)
+                )
+            values.append(term.function(*arguments))
+            if "temperature" not in term.needs:
+                break
+        return sum(values)
 
     def weighted(self, terms, step):
         """The distillation loss and what each term adds to it.
@@ -441,8 +429,7 @@ def gradient_shares(weighted_terms, parameters, retain_graph=True):
         total = sum(values)
         if total > 0:
             shares.update(
-                (name, value / total)
-                for name, value in zip(names, values, strict=True)
+                (name, value / total) for name, value in zip(names, values)
             )
     return shares
 
@@ -474,6 +461,24 @@ def _read_method(method, methods):
                 if name == method and weight > 0:
                     weights[f"{branch}/{term}"] = weight
     return weights
+
+
+def _check_options(options):
+    """Refuse options of the terms that are missing, unknown or no weight."""
+    expected = [
+        f"{name}_{need}"
+        for name, term in TERMS.items()
+        for need in term.needs
+        if need not in GIVEN
+    ]
+    for key in expected:
+        _check_number(key, options.get(key))
+    for key in options:
+        if key not in expected:
+            raise UserError(
+                f"objective: the option {key!r} belongs to no term; the "
+                f"options are {', '.join(expected)}."
+            )
 
 
 def _check_mapping(key, value):

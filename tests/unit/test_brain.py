@@ -286,14 +286,14 @@ def test_cross_branch_sets_the_segment_against_the_whole_chunk(
         assert inputs.shape[1] < feats.shape[1]
     by_branch = {"raw": [], "cross": []}
     for args, _, _ in compared:
-        by_branch[args[0]].append(args[1:5])
+        by_branch[args[0]].append(args[1])
     for step, (_, teacher_embeddings) in enumerate(chunks):
         raw, cross = (by_branch[b][step] for b in ("raw", "cross"))
-        assert torch.equal(raw[3], teacher_embeddings)
-        assert torch.equal(cross[3], teacher_embeddings)
-        assert torch.equal(raw[1], cross[1])
+        assert torch.equal(raw.teacher_embeddings, teacher_embeddings)
+        assert torch.equal(cross.teacher_embeddings, teacher_embeddings)
+        assert torch.equal(raw.teacher, cross.teacher)
         # But the student has seen two things.
-        assert not torch.equal(raw[2], cross[2])
+        assert not torch.equal(raw.student_embeddings, cross.student_embeddings)
 
 
 @pytest.mark.parametrize("method", ["iml_kd", "iml_kd_plus"])
@@ -581,7 +581,7 @@ def test_segments_are_cut_by_the_hop_of_the_features(make, monkeypatch):
     assert brain.hparams.integrated_inputs.frame_rate == 50
     cut = spy(monkeypatch, IntegratedInputs, "segments")
     fit(brain)
-    assert {result.shape[1] for _, _, result in cut} == {15}
+    assert {result.features.shape[1] for _, _, result in cut} == {15}
 
 
 def test_a_chunk_shorter_than_a_duration_is_refused(make):
@@ -1116,20 +1116,11 @@ def drawn(brain, monkeypatch):
     segments = brain.hparams.integrated_inputs.segments
 
     def cropped(feats, *generators):
-        # Frames that are numbered, so that a crop says where it was cut.
-        numbers = torch.arange(feats.shape[1], dtype=torch.float64)
-        numbers = numbers[None, :, None].expand_as(feats) ** 2
-        states = [g.get_state() for g in generators]
-        crop = segments(numbers, *generators)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        crop = crop[:, :, 0].diff(dim=1)[:, 0]
-        result = segments(feats, *generators)
+        segment = segments(feats, *generators)
         draws[-1].update(
-            frames=result.shape[1],
-            starts=((crop - 1) / 2).round().int().tolist(),
+            frames=segment.features.shape[1], starts=segment.start.tolist()
         )
-        return result
+        return segment
 
     monkeypatch.setattr(brain.hparams.integrated_inputs, "segments", cropped)
     return draws

@@ -166,20 +166,22 @@ class TestSegments:
         # Each value names its frame, so a crop tells where it began.
         frames = torch.arange(50.0)[None, :, None].expand(400, 50, 3)
         generator = torch.Generator().manual_seed(0)
-        crops = random_segments(frames, 47, generator)
+        crops, starts = random_segments(frames, 47, generator)
         assert crops.shape == (400, 47, 3)
         expected = torch.arange(47.0) - 23
         torch.testing.assert_close(
             crops, expected[None, :, None].expand_as(crops)
         )
+        assert starts.shape == (400,)
 
     def test_every_start_is_drawn(self):
         # Squares of the frame keep the start after the mean is taken out.
         squares = torch.arange(50.0).square()[None, :, None]
         generator = torch.Generator().manual_seed(0)
-        crops = random_segments(squares.expand(400, 50, 1), 47, generator)
+        crops, said = random_segments(squares.expand(400, 50, 1), 47, generator)
         steps = crops[:, 1, 0] - crops[:, 0, 0]
         starts, counts = ((steps - 1) / 2).unique(return_counts=True)
+        assert torch.equal((steps - 1) / 2, said.float())
         assert starts.tolist() == [0, 1, 2, 3]
         # 100 expected each; 5 deviations of a binomial are 43.
         assert (counts - 100).abs().max() < 43
@@ -187,7 +189,8 @@ class TestSegments:
     def test_short_utterances_stay_whole(self):
         feats = random_tensor(2, 30, 4)
         for n_frames in (30, 31, 500):
-            actual = random_segments(feats, n_frames)
+            actual, starts = random_segments(feats, n_frames)
+            assert starts.tolist() == [0, 0]
             torch.testing.assert_close(
                 actual, feats - feats.mean(1, keepdim=True)
             )
@@ -269,10 +272,10 @@ class TestTheObjectOfTheYaml:
         integrated = IntegratedInputs(**OPTIONS)
         generator = torch.Generator().manual_seed(0)
         feats = random_tensor(2, 300, 4)
-        lengths = {
-            integrated.segments(feats, generator).shape[1] for _ in range(30)
-        }
-        assert lengths == {10, 20}
+        drawn = [integrated.segments(feats, generator) for _ in range(30)]
+        assert {s.features.shape[1] for s in drawn} == {10, 20}
+        # At 100 frames a second.
+        assert {s.seconds for s in drawn} == {0.1, 0.2}
 
     def test_a_seed_repeats_segments_and_inputs(self):
         options = {"rule": "stochastic", "baseline": "noise", "mode": "mask"}
@@ -285,7 +288,7 @@ class TestTheObjectOfTheYaml:
 
         def step(seed):
             generator = torch.Generator().manual_seed(seed)
-            segments = integrated.segments(feats, generator)
+            segments = integrated.segments(feats, generator).features
             return integrated(network, segments, target, generator)
 
         for a, b in zip(step(1), step(1), strict=True):

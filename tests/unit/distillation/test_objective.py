@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers.losses import LOSSES, logits
 
-from imlkd_brain.distillation.losses import embedding_loss
+from imlkd_brain.distillation.losses import TERMS, Term, embedding_loss
 from imlkd_brain.distillation.objective import (
-    TERMS,
     DistillationObjective,
+    Outputs,
     gradient_shares,
 )
 from imlkd_brain.errors import UserError
@@ -72,7 +72,7 @@ class TestObjective:
         student, teacher = logits(0), logits(1)
         e_student, e_teacher = logits(2, (B, 4)), logits(3, (B, 4))
         raw = objective.branch_terms(
-            "raw", student, teacher, e_student, e_teacher, TARGET
+            "raw", Outputs(student, e_student, teacher, e_teacher), TARGET
         )
         assert list(raw) == [f"raw/{term}" for term in TERMS]
         for term, loss in LOSSES.items():
@@ -82,7 +82,9 @@ class TestObjective:
         torch.testing.assert_close(
             raw["raw/embedding"], embedding_loss(e_student, e_teacher)
         )
-        integrated = objective.branch_terms("integrated", student, teacher)
+        integrated = objective.branch_terms(
+            "integrated", Outputs(student, None, teacher)
+        )
         # A weight of zero is no term.
         assert list(integrated) == ["integrated/class", "integrated/instance"]
         loss, weighted = objective.weighted({**raw, **integrated}, step=0)
@@ -101,7 +103,7 @@ class TestObjective:
         def terms(temperature):
             objective = build(temperature=temperature)
             return objective.branch_terms(
-                "raw", student, teacher, student, teacher, TARGET
+                "raw", Outputs(student, student, teacher, teacher), TARGET
             )
 
         both, first, second = terms([2, 3]), terms(2), terms(3)
@@ -122,15 +124,39 @@ class TestObjective:
         projection = torch.nn.Linear(4, C, bias=False).double()
         student, teacher = logits(2, (B, 4)), logits(3)
         terms = objective.branch_terms(
-            "raw", None, None, student, teacher, projection=projection
+            "raw", Outputs(None, student, None, teacher), None, projection
         )
         torch.testing.assert_close(
             terms["raw/embedding"], embedding_loss(student, teacher, projection)
         )
 
+    def test_a_loss_is_a_function_a_row_and_a_line_of_the_yaml(
+        self, monkeypatch
+    ):
+        """The recipe of docs/architecture.md, with an option of its own."""
+
+        def mean_squared(student, teacher, target, power):
+            chosen = (student - teacher)[torch.arange(B), target]
+            return chosen.abs().pow(power).mean()
+
+        row = Term(mean_squared, True, ("logits", "target", "power"))
+        monkeypatch.setitem(TERMS, "squared", row)
+        methods = {"new": {"cross": {"squared": 0.5}}}
+        objective = build(method="new", methods=methods, squared_power=2)
+        student, teacher = logits(0), logits(1)
+        terms = objective.branch_terms(
+            "cross", Outputs(student, None, teacher), TARGET
+        )
+        picked = [(student - teacher)[i, y] for i, y in enumerate(TARGET)]
+        expected = sum(value**2 for value in picked) / B
+        torch.testing.assert_close(terms["cross/squared"], expected)
+        assert objective.weights == {"cross/squared": 0.5}
+        with pytest.raises(UserError, match="cross/squared of method new"):
+            objective.check(batch_size=1, durations=[1.0])
+
     def test_scratch_adds_nothing(self):
         objective = build(method="scratch")
-        assert objective.branch_terms("raw", None, None) == {}
+        assert objective.branch_terms("raw", None) == {}
         loss, weighted = objective.weighted({}, step=3)
         assert loss.item() == 0 and weighted == {}
 
@@ -185,6 +211,8 @@ class TestObjective:
             ({"temperatures": []}, "temperatures"),
             ({"temperatures": [2, 0]}, "temperatures"),
             ({"decoupled_beta": "8"}, "decoupled_beta"),
+            ({"decoupled_beta": None}, "decoupled_beta is None"),
+            ({"decoupled_gamma": 1.0}, "'decoupled_gamma' belongs to no term"),
             ({"eta": float("nan")}, "eta is nan"),
             ({"eta_schedule": "step"}, "constant, linear, cosine"),
             ({"eta_schedule": "linear"}, "eta_total_steps is None"),
@@ -207,7 +235,7 @@ class TestObjective:
         build(method="vanilla_kd").check(batch_size=1, durations=[])
         build(method="vanilla_kd").check(1, [5.0], chunk=2.0)
         with pytest.raises(UserError, match="no branch 'both'"):
-            build().branch_terms("both", None, None)
+            build().branch_terms("both", None)
 
 
 class TestGradientShares:
