@@ -251,23 +251,29 @@ class IMLKDBrain(sb.Brain):
     # Validation ---------------------------------------------------------
 
     def _validate(self, batch):
-        """Embeddings at each validation duration, and cosines of the first."""
-        embeddings = {}
-        for seconds in self.hparams.valid_durations:
-            wavs, lens = self._crop(batch, seconds)
-            feats = self.modules.compute_features(wavs)
-            feats = self.modules.mean_var_norm(feats, lens)
-            embeddings[seconds] = self.modules.embedding_model(feats, lens)
-        first = embeddings[self.hparams.valid_durations[0]]
+        """Cosines of whole utterances; the dev trials get the embeddings."""
+        whole = self._embed(*batch.sig)
         with full_float32():
-            cosines = self.modules.classifier(first).squeeze(1)
-        for seconds, values in embeddings.items():
+            cosines = self.modules.classifier(whole).squeeze(1)
+        if self.trials is not None:
+            self._keep_embeddings(batch, whole)
+        return cosines
+
+    def _embed(self, wavs, lens):
+        """Embeddings (batch, 1, dim) of waveforms, in evaluation."""
+        feats = self.modules.compute_features(wavs)
+        feats = self.modules.mean_var_norm(feats, lens)
+        return self.modules.embedding_model(feats, lens)
+
+    def _keep_embeddings(self, batch, whole):
+        """Embeddings at each validation duration, by utterance."""
+        for seconds in self.hparams.valid_durations:
+            values = whole
+            if seconds is not None:
+                values = self._embed(*self._crop(batch, seconds))
             values = values.squeeze(1).float().cpu()
             self._check_valid(batch.utterance, values.isfinite().all(1))
-            self.embeddings[seconds].update(
-                zip(batch.utterance, values, strict=True)
-            )
-        return cosines
+            self.embeddings[seconds].update(zip(batch.utterance, values))
 
     def _check_valid(self, utterances, finite):
         """Stops where the validation of an utterance is not finite."""
@@ -284,8 +290,6 @@ class IMLKDBrain(sb.Brain):
     def _crop(self, batch, seconds):
         """Fixed crops: where they start depends on the utterance alone."""
         wavs, lens = batch.sig
-        if seconds is None:
-            return wavs, lens
         n_crop = seconds_to_samples(seconds, self.hparams.sample_rate)
         crops = []
         for wav, length, name in zip(wavs, lens, batch.id, strict=True):
