@@ -19,7 +19,6 @@ Authors: IML-KD contributors
 """
 
 import datetime
-import json
 import os
 import platform
 import re
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imlkd_brain.distillation.attribution import integrated_gradients
 from imlkd_brain.distillation.losses import class_loss
+from imlkd_brain.files import write_json
 from speechbrain.lobes.models.ECAPA_TDNN import (  # noqa: E402
     ECAPA_TDNN,
     Classifier,
@@ -292,10 +292,7 @@ def main():
         "ratio": "time over ours in the same round, median of rounds",
         **tables,
     }
-    path = Path(__file__).with_suffix(".json")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(Path(__file__).with_suffix(".json"), results, indent=1)
 
 
 if __name__ == "__main__":

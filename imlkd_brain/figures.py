@@ -6,10 +6,10 @@ matplotlib is imported when a figure is drawn, not before.
 Authors: IML-KD contributors
 """
 
-import os
 from pathlib import Path
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 
 COLOURS = (
     "#0072B2",  # blue
@@ -42,28 +42,32 @@ def require_matplotlib():
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise UserError(
-            "plots need matplotlib, which is not installed; run `pip install "
-            "matplotlib`, or go without them with --plots False."
+            "the figures need matplotlib, which is not installed; run `pip "
+            "install matplotlib`, or go without them with `--plots False` "
+            "where the YAML has that key."
         ) from None
 
 
-def save_png(figure, path):
-    """Write a figure whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    os.replace(temporary, path)
-
-
 def new_figure(width, height):
-    """An empty matplotlib figure in inches, or how to get matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "the figures need matplotlib, which is not installed: pip install "
-            "'imlkd_brain[explain]'."
-        ) from error
+    """Return an empty matplotlib figure.
+
+    Arguments
+    ---------
+    width, height : float
+        In inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    UserError
+        If matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -74,18 +78,23 @@ def save_figure(figure, path, formats=("png", "pdf"), dpi=200):
     ---------
     figure : matplotlib.figure.Figure
         As the ``plot_`` functions return it.
-    path : pathlib.Path
+    path : str or pathlib.Path
         Without a suffix.
     formats : sequence of str
         File name suffixes.
     dpi : int
         Resolution of the raster formats.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The layout is the same for every format: found once.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if len(formats) > 1:
+        # All formats have the same layout, so it is found once.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     for suffix in formats:
-        unfinished = path.with_name(f".{path.name}.{suffix}")
-        figure.savefig(unfinished, format=suffix, dpi=dpi)
-        unfinished.replace(path.with_name(f"{path.name}.{suffix}"))
+        with in_place_of(f"{path}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, dpi=dpi)
+
+
+def save_png(figure, path):
+    """Write a figure as PNG to a path that ends in ``.png``."""
+    save_figure(figure, Path(path).with_suffix(""), ("png",), DPI)

@@ -13,6 +13,7 @@ import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -31,42 +32,103 @@ def write_whole(path, text):
         stream.write(text)
 
 
-def write_json(path, content):
-    """Write a JSON file, whole or not at all."""
+def write_json(path, content, indent=2, **options):
+    """Write a JSON file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Where to.
+    content : dict or list
+        What JSON can hold.
+    indent : int
+        Spaces of a level.
+    **options
+        More arguments of ``json.dump``.
+    """
     with replacing(path) as stream:
-        json.dump(content, stream, indent=2)
+        json.dump(content, stream, indent=indent, **options)
         stream.write("\n")
 
 
 @contextmanager
-def replacing(path):
-    """Open a text file that takes its place only when it is complete."""
+def in_place_of(path):
+    """Give a temporary path that takes the place of ``path`` when complete.
+
+    It is in the same folder. After an error it is removed and the old file
+    stays.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file to write.
+
+    Yields
+    ------
+    temporary : pathlib.Path
+        Where to write it.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # The newlines that a CSV writer chooses are kept.
-        with open(temporary, "w", encoding="utf-8", newline="") as stream:
-            yield stream
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing(path):
+    """Open a text file that takes its place only when it is complete."""
+    with in_place_of(path) as temporary:
+        # The newlines that a CSV writer chooses are kept.
+        with open(temporary, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+
+
 def cached(folder, name, ingredients, compute):
-    """What ``compute`` gives, kept in a file as long as nothing changes."""
+    """Return a stored result, or compute and store it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where results are stored; made if missing.
+    name : str
+        The result's file, without its suffix ``.pt``.
+    ingredients : dict or list
+        Everything that the result depends on. A file of other ingredients,
+        or a damaged one, is replaced.
+    compute : callable
+        Returns the result: tensors, or lists and dicts of them.
+
+    Returns
+    -------
+    object
+        As ``compute`` returned it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> cached(folder, "sum", [1, 2], lambda: 1 + 2)
+    3
+    >>> cached(folder, "sum", [1, 2], lambda: 1 / 0)
+    3
+    """
     signature = hashlib.sha256(
         json.dumps(ingredients, sort_keys=True, default=str).encode()
     ).hexdigest()
     path = Path(folder) / f"{name}.pt"
-    if path.is_file():
+    try:
         kept = torch.load(path, weights_only=True)
         if kept["signature"] == signature:
             return kept["data"]
+    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError):
+        # No such file yet, or a damaged one.
+        pass
     data = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    torch.save({"signature": signature, "data": data}, unfinished)
-    unfinished.replace(path)
+    with in_place_of(path) as temporary:
+        torch.save({"signature": signature, "data": data}, temporary)
     return data
 
 

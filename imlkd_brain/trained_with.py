@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 import speechbrain as sb
 from imlkd_brain.distillation.batchnorm import batchnorm_of
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import write_json
 from imlkd_brain.models.folder import (
     INFERENCE,
     find_inference_folder,
@@ -268,13 +269,10 @@ class TrainingRecord:
             return
         path = Path(folder, RECORD)
         path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f"{RECORD}.tmp")
         # Sorted: the same content is the same file.
-        text = json.dumps(
-            self.content, indent=1, ensure_ascii=False, sort_keys=True
+        write_json(
+            path, self.content, indent=1, ensure_ascii=False, sort_keys=True
         )
-        building.write_text(text + "\n", encoding="utf-8")
-        os.replace(building, path)
 
 
 def training_data(hparams):

@@ -1,6 +1,5 @@
 """What the tests share: folders of scripts on the path, and real speech."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 from imlkd_brain.corpora.splits import SPLITS_FILE
+from imlkd_brain.locks import locked
 from speechbrain.utils.importutils import LazyModule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +45,7 @@ def tiny_minivox():
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Of tests side by side, the first builds it and the others wait.
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.with_suffix(".lock"), "waiting for it", wait=True):
         build = subprocess.run(
             [sys.executable, "-m", "imlkd_brain.corpora.minivox"]
             + ["--data_folder", str(folder), "--tiny"],

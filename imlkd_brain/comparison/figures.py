@@ -8,7 +8,13 @@ Authors: IML-KD contributors
 
 import math
 
-from imlkd_brain.figures import COLOURS, LINE_STYLES, MARKERS, save_png
+from imlkd_brain.figures import (
+    COLOURS,
+    LINE_STYLES,
+    MARKERS,
+    new_figure,
+    save_png,
+)
 
 
 def training_curves(path, curves):
@@ -23,10 +29,9 @@ def training_curves(path, curves):
         method are averaged at equal epochs, which folds of different sizes
         reach after different numbers of updates.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = new_figure(9, 3.8)
     axes = figure.subplots(1, 2, sharey=True)
     groups = curves.groupby("method", sort=False)
     for number, (method, rows) in enumerate(groups):
@@ -145,13 +150,11 @@ def difference_intervals(path, differences, methods, baselines, title):
 
 def _panels(number, methods, sharex):
     """A figure and its panels, up to three in a row, with methods as rows."""
-    from matplotlib.figure import Figure
 
     columns = min(number, 3)
     lines = math.ceil(number / columns)
-    figure = Figure(
-        figsize=(1.8 + 2.4 * columns, 0.6 + lines * (0.8 + 0.3 * len(methods))),
-        layout="constrained",
+    figure = new_figure(
+        1.8 + 2.4 * columns, 0.6 + lines * (0.8 + 0.3 * len(methods))
     )
     grid = figure.subplots(
         lines, columns, sharex=sharex, sharey=True, squeeze=False

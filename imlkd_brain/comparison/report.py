@@ -27,7 +27,7 @@ from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.figures import require_matplotlib
-from imlkd_brain.files import write_whole
+from imlkd_brain.files import write_json, write_whole
 from imlkd_brain.metrics.intervals import as_text
 from imlkd_brain.models.folder import STATS_FILE, load_speaker_model
 from imlkd_brain.models.speaker_model import model_size
@@ -226,7 +226,7 @@ def _write_differences(folder, rows, curves, results, plot, figures=None):
             )
     text = "\n\n".join(parts) + "\n"
     results = {**results, "differences": differences}
-    write_whole(folder / "results.json", json.dumps(results, indent=1))
+    write_json(folder / "results.json", results, indent=1)
     write_whole(folder / "table.md", text)
     return text
 

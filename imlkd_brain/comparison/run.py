@@ -3,7 +3,6 @@
 Authors: IML-KD contributors
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from imlkd_brain.comparison.plan import CACHE, is_done, run_folder, test_list
 from imlkd_brain.data.trial_audio import locate_known
 from imlkd_brain.errors import UserError
+from imlkd_brain.locks import locked
 
 # glibc gives every large buffer back to the system and asks for it again in
 # the next layer; keeping them saved a fifth of a training step on a CPU.
@@ -35,14 +35,11 @@ def sole_use(jobs):
     with ExitStack() as stack:
         for place in sorted({current["folder"].parent for current in jobs}):
             place.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(place / ".lock", "w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{place}: another comparison is at work on this run; "
-                    "start again when it has ended."
-                ) from error
+            busy = (
+                f"{place}: another comparison is at work on this run; "
+                "start again when it has ended."
+            )
+            stack.enter_context(locked(place / ".lock", busy))
         yield
 
 

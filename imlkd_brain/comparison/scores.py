@@ -4,7 +4,6 @@ Authors: IML-KD contributors
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from imlkd_brain.data.crops import POOLED, crop_name, duration_name
 from imlkd_brain.data.held_out import check_held_out, training_speakers
 from imlkd_brain.data.trial_audio import locate_known, locate_trials
 from imlkd_brain.data.trials import ALL, read_trials
+from imlkd_brain.files import in_place_of
 from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
 from imlkd_brain.metrics.error_rates import EER, normalised_min_dcf
 from imlkd_brain.metrics.intervals import sharing
@@ -85,9 +85,9 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
             scorer = Scorer(model, _embedder(folder / method, seed))
             found[name] = scorer.score(located, seconds)[0].numpy()
             found[f"{name} key"] = np.array(wanted[name])
-        building = kept.with_name("scores-building.npz")
-        np.savez(building, **found)
-        os.replace(building, kept)
+        # numpy adds a suffix to a path, but not to a stream.
+        with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **found)
         scores[method] = {
             name: torch.from_numpy(found[name]) for name in wanted
         }
@@ -236,9 +236,8 @@ def _kept_bootstrap(folder, trials, samples, seed):
     if not kept.is_file():
         draws = bootstrap_over_speakers(*trials, samples=samples, seed=seed)
         kept.parent.mkdir(exist_ok=True)
-        building = kept.with_suffix(".building.npy")
-        np.save(building, draws["eer"].numpy())
-        os.replace(building, kept)
+        with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, draws["eer"].numpy())
     return torch.from_numpy(np.load(kept))
 
 

@@ -10,14 +10,14 @@ Authors
  * IML-KD contributors
 """
 
-import fcntl
 import json
 import os
 import shutil
 from contextlib import contextmanager
 
+from imlkd_brain import files
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_whole
+from imlkd_brain.locks import locked
 
 MANIFEST = "manifest.json"
 WORK = ".building"
@@ -46,21 +46,14 @@ def sole_build(data_folder):
     """
     try:
         data_folder.mkdir(parents=True, exist_ok=True)
-        lock = open(data_folder / ".lock", "w", encoding="utf-8")
+        (data_folder / ".lock").touch()
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(
             f"--data_folder {data_folder}: no folder can be made or written "
             f"there ({error.strerror}); choose another."
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"another build is at work in {data_folder}; waiting for it",
-                flush=True,
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    busy = f"another build is at work in {data_folder}; waiting for it"
+    with locked(data_folder / ".lock", busy, wait=True):
         yield
 
 
@@ -217,4 +210,4 @@ def last_line(text):
 
 def write_json(path, content):
     """Write JSON as manifests have it, whole or not at all."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    files.write_json(path, content, indent=1)

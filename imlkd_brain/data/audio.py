@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import soundfile
@@ -13,24 +14,64 @@ import torchaudio
 from imlkd_brain.errors import UserError
 
 
-def seconds_of(path):
-    """Duration of an audio file, from its header."""
+@contextmanager
+def opened(path):
+    """Open an audio file for reading.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Yields
+    ------
+    file : soundfile.SoundFile
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or cannot be opened or read.
+    """
     try:
-        return soundfile.info(path).duration
-    except (OSError, soundfile.LibsndfileError) as error:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        state = "broken" if os.path.exists(path) else "missing"
         raise UserError(
-            f"{path}: no readable audio file; restore or remove it."
+            f"{path}: this audio file is {state}; restore it, or take it out "
+            "of the folder, list or CSV that names it."
         ) from error
+
+
+def seconds_of(path):
+    """Return the duration of an audio file, from its header."""
+    with opened(path) as file:
+        return file.frames / file.samplerate
 
 
 def read_waveform(path, sample_rate):
-    """Samples (N,) of a file, mixed to mono and resampled where needed."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(
-            f"{path}: no readable audio file; restore or remove it."
-        ) from error
+    """Read a file of any rate and number of channels.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    sample_rate : int
+        The rate to resample to, in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples,), float32, the mean of the channels.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or broken, or holds NaN or infinity.
+    """
+    with opened(path) as file:
+        samples = file.read(dtype="float32", always_2d=True)
+        rate = file.samplerate
     check_samples(samples, path)
     signal = torch.from_numpy(samples).mean(1)
     if rate != sample_rate:
@@ -60,25 +101,13 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
     Raises
     ------
     UserError
-        If the file is missing, unreadable, empty, not mono, of another
-        sampling rate, or holds NaN or infinity.
+        If the file is missing, broken, empty, not mono, of another sampling
+        rate, or holds NaN or infinity, or ends before ``start``.
     """
-    try:
-        signal, rate = soundfile.read(
-            wav, start=start, frames=n_samples, dtype="float32"
-        )
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        state = "broken" if os.path.exists(wav) else "missing"
-        raise UserError(
-            f"{wav}: this audio file is {state}; restore it, or prepare the "
-            "data again with `--skip_prep False` in a new save_folder."
-        ) from error
-    if rate != sample_rate or signal.ndim != 1:
-        raise UserError(
-            f"{wav}: expected mono audio at {sample_rate} Hz, found "
-            f"{1 if signal.ndim == 1 else signal.shape[1]} channel(s) at "
-            f"{rate} Hz; convert the file, or give the corpus's sample_rate."
-        )
+    with opened(wav) as file:
+        _check_format(file, wav, sample_rate)
+        file.seek(min(start, file.frames))
+        signal = file.read(n_samples, dtype="float32")
     if not len(signal):
         raise UserError(
             f"{wav}: no samples from {start} on; the CSV does not fit the "
@@ -102,30 +131,47 @@ def repeat_to(signal, n_samples):
 
 
 def check_audio(path, sample_rate):
-    """Number of samples by the header; UserError where it is of no use."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
+    """Check the format of a mono file without reading its samples.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    sample_rate : int
+        The rate the file must have, in Hz.
+
+    Returns
+    -------
+    int
+        Its number of samples.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, broken, empty, not mono or of another rate.
+    """
+    with opened(path) as file:
+        _check_format(file, path, sample_rate)
+        return file.frames
+
+
+def _check_format(file, path, sample_rate):
+    """Refuse a file that is empty, not mono or of another sampling rate."""
+    if file.samplerate != sample_rate or file.channels != 1:
         raise UserError(
-            f"{path}: not a readable audio file ({error}); restore it, or "
-            "take its trials out of the list."
-        ) from error
-    if info.samplerate != sample_rate or info.channels != 1:
-        raise UserError(
-            f"{path}: expected one channel at {sample_rate} Hz, as the model "
-            f"was trained, but found {info.channels} at {info.samplerate} Hz; "
-            "convert the file."
+            f"{path}: expected mono audio at {sample_rate} Hz, found "
+            f"{file.channels} channel(s) at {file.samplerate} Hz; convert the "
+            "file, or give the corpus's sample_rate."
         )
-    if info.frames == 0:
+    if file.frames == 0:
         raise UserError(
-            f"{path}: the audio file is empty; restore it, or take its trials "
-            "out of the list."
+            f"{path}: the audio file is empty; restore it, or take it out of "
+            "the folder, list or CSV that names it."
         )
-    return info.frames
 
 
 def check_samples(samples, path, start=0):
-    """Refuse audio with NaN or infinite samples, which a float file can hold.
+    """Refuse NaN and infinite samples, which a float file can hold.
 
     Arguments
     ---------

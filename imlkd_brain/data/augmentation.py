@@ -11,11 +11,10 @@ Authors: IML-KD contributors
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import soundfile
 import torch
 import torchaudio
 
-from imlkd_brain.data.audio import check_samples, repeat_to
+from imlkd_brain.data.audio import check_samples, opened, repeat_to
 from imlkd_brain.errors import UserError
 from speechbrain.augment import time_domain
 from speechbrain.dataio.legacy import ITEM_POSTFIX, load_sb_extended_csv
@@ -190,18 +189,12 @@ def _read(path, n_samples=None, place=0.0, start=None):
     start : int, optional
         Their first sample, in place of ``place``.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            n_samples = n_samples or file.frames
-            if start is None:
-                start = int(place * (max(file.frames - n_samples, 0) + 1))
-            file.seek(min(start, file.frames))
-            samples = file.read(n_samples, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: not an audio file that can be read; restore it, or take "
-            "it out of the CSV that names it."
-        ) from error
+    with opened(path) as file:
+        n_samples = n_samples or file.frames
+        if start is None:
+            start = int(place * (max(file.frames - n_samples, 0) + 1))
+        file.seek(min(start, file.frames))
+        samples = file.read(n_samples, dtype="float32", always_2d=True)
     if not len(samples):
         raise UserError(
             f"{path}: no samples from {start} on; restore the file, or take it "

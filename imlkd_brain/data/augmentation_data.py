@@ -25,8 +25,9 @@ from contextlib import contextmanager
 
 import soundfile
 
+from imlkd_brain.data.audio import opened
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_whole
+from imlkd_brain.files import in_place_of, write_whole
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
@@ -179,13 +180,6 @@ def _fingerprint(files):
             )
         )
     return digest.hexdigest()
-
-
-def _write_whole(path, text):
-    """Write a text file under a temporary name and rename it."""
-    with open(f"{path}.partial", "w", newline="", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.partial", path)
 
 
 def _read_record(path):
@@ -362,30 +356,28 @@ def _rows(files, ext, may_change, sample_rate):
     """
     rows, rates = [], {}
     for index, path in enumerate(files):
-        try:
-            info = soundfile.info(path)
-            if info.channels > 1 and may_change:
-                _keep_first_channel(path)
-                info = soundfile.info(path)
-        except RuntimeError as error:
+        channels, frames, rate = _format(path)
+        if channels > 1 and may_change:
+            _keep_first_channel(path)
+            channels = 1
+        if frames == 0 or channels > 1:
             raise UserError(
-                f"{path}: not an audio file that can be read; restore it, or "
-                "move it out of the folder."
-            ) from error
-        if info.frames == 0 or info.channels > 1:
-            raise UserError(
-                f"{path}: {info.channels} channels, {info.frames} samples; "
+                f"{path}: {channels} channels, {frames} samples; "
                 "expected a mono file with sound, convert it (`ffmpeg -i IN "
                 "-ac 1 OUT`), or move it out of the folder."
             )
-        rates.setdefault(info.samplerate, path)
+        rates.setdefault(rate, path)
         stem = os.path.splitext(os.path.basename(path))[0]
-        rows.append(
-            (f"{stem}_{index}", info.frames / info.samplerate, path, ext, "")
-        )
+        rows.append((f"{stem}_{index}", frames / rate, path, ext, ""))
     if sample_rate is not None:
         _check_rates(rates, sample_rate)
     return rows
+
+
+def _format(path):
+    """Channels, samples and rate in Hz of an audio file."""
+    with opened(path) as file:
+        return file.channels, file.frames, file.samplerate
 
 
 def _check_rates(rates, sample_rate):
@@ -406,13 +398,10 @@ def _check_rates(rates, sample_rate):
 
 def _keep_first_channel(path):
     """Replace a file of several channels by its first one."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    info = soundfile.info(path)
-    soundfile.write(
-        f"{path}.partial",
-        samples[:, 0],
-        rate,
-        subtype=info.subtype,
-        format=info.format,
-    )
-    os.replace(f"{path}.partial", path)
+    with opened(path) as file:
+        samples = file.read(dtype="float32", always_2d=True)
+        rate, subtype, kind = file.samplerate, file.subtype, file.format
+    with in_place_of(path) as temporary:
+        soundfile.write(
+            temporary, samples[:, 0], rate, subtype=subtype, format=kind
+        )

@@ -3,6 +3,7 @@
 Authors: IML-KD contributors
 """
 
+import math
 import random
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from imlkd_brain.errors import UserError
 from imlkd_brain.settings import as_list
 
+FULL = "full"  # the duration of whole utterances
 POOLED = "pooled"  # the duration of all durations together
 
 
@@ -38,33 +40,66 @@ def seconds_to_samples(seconds, sample_rate):
     return int(round(seconds * sample_rate))
 
 
-def duration_name(seconds):
-    """Return ``full`` for None, else the seconds, as in ``2s``.
+def duration_name(duration):
+    """Return how tables, figures and files call a duration.
+
+    Arguments
+    ---------
+    duration : float, str or None
+        Seconds, or ``full`` or None for whole utterances.
+
+    Returns
+    -------
+    str
 
     Example
     -------
-    >>> duration_name(None), duration_name(1.5)
-    ('full', '1.5s')
+    >>> duration_name(1.5), duration_name(FULL), duration_name(None)
+    ('1.5s', 'full', 'full')
     """
-    return "full" if seconds is None else f"{seconds:g}s"
+    if duration is None:
+        return FULL
+    return duration if isinstance(duration, str) else f"{duration:g}s"
 
 
-def read_durations(durations):
-    "Seconds of test speech by the name of the duration; None is all of it."
+def read_durations(durations, key="durations"):
+    """Check the durations of a YAML: ``full`` or seconds.
+
+    Arguments
+    ---------
+    durations : list or float or str
+        As in the YAML.
+    key : str
+        The YAML's key, for the message.
+
+    Returns
+    -------
+    dict
+        Seconds, None for whole utterances, by the name of the duration.
+
+    Raises
+    ------
+    UserError
+        If the list is empty, or an entry is neither ``full`` nor seconds.
+
+    Example
+    -------
+    >>> read_durations(["full", 2])
+    {'full': None, '2s': 2}
+    """
     seconds = {}
     for duration in as_list(durations):
-        if duration == "full":
-            seconds["full"] = None
-        elif isinstance(duration, int | float) and duration > 0:
-            seconds[f"{duration:g}s"] = duration
-        else:
+        number = isinstance(duration, (int, float))  # noqa: UP038
+        if duration != FULL and not (number and 0 < duration < math.inf):
             raise UserError(
-                f"durations: {duration!r} is neither `full` nor a positive "
+                f"{key}: {duration!r} is neither `full` nor a positive "
                 "number of seconds; expected, for example, [full, 3, 2, 1]."
             )
+        name = duration_name(duration)
+        seconds[name] = None if duration == FULL else duration
     if not seconds:
         raise UserError(
-            "durations: the list is empty; expected, for example, [full, 2]."
+            f"{key}: the list is empty; expected, for example, [full, 2]."
         )
     return seconds
 
@@ -78,27 +113,23 @@ def crop(signal, duration, sample_rate, grid):
     Crops of one utterance are nested: the second seen at 1 s is the same that
     is seen, with more around it, at 2 s, at 3 s and at full length.
     """
-    if duration == "full":
+    if duration == FULL:
         return signal, 0.0
     n_samples = seconds_to_samples(duration, sample_rate)
     start = (len(signal) - n_samples) // 2 // grid * grid
     return signal[start : start + n_samples], start / sample_rate
 
 
-def label(duration):
-    """A duration for a table or a file name."""
-    return duration if duration in ("full", "all") else f"{duration:g} s"
-
-
 def crop_name(seconds, seed):
-    """What a store calls a crop: ``full``, or seconds and seed.
+    """Return how an embedding store calls a crop: seconds and seed, or full.
 
     Example
     -------
     >>> crop_name(None, 1986), crop_name(2, 1986)
     ('full', '2s-seed1986')
     """
-    return "full" if seconds is None else f"{seconds:g}s-seed{seed}"
+    name = duration_name(seconds)
+    return name if name == FULL else f"{name}-seed{seed}"
 
 
 def crop_start(utterance, n_samples, n_crop, seed):

@@ -3,8 +3,6 @@
 Authors: IML-KD contributors
 """
 
-import os
-
 import torchaudio
 
 import speechbrain as sb
@@ -13,6 +11,7 @@ from imlkd_brain.data.audio import read_audio, repeat_to
 from imlkd_brain.data.crops import RandomChunks, seconds_to_samples
 from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 from speechbrain.utils.distributed import run_on_main
 
 
@@ -238,8 +237,8 @@ def _keep_encoder(speakers, path):
     encoder = sb.dataio.encoder.CategoricalEncoder()
     for speaker in speakers:
         encoder.add_label(speaker)
-    encoder.save(path + ".tmp")
-    os.replace(path + ".tmp", path)
+    with in_place_of(path) as temporary:
+        encoder.save(temporary)
 
 
 def _kept_encoder(path):

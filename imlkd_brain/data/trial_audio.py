@@ -19,6 +19,7 @@ from imlkd_brain.data.speakers import (
 )
 from imlkd_brain.data.trials import SHOWN_LINES, Trials, read_trials, shorten
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.distributed import run_on_main
 
@@ -357,8 +358,8 @@ def _find_list(source, data_folder, save_folder):
         try:
             os.makedirs(save_folder, exist_ok=True)
             # Half a list reads as a list, so it gets its name when whole.
-            download_file(source, path + ".tmp", replace_existing=True)
-            os.replace(path + ".tmp", path)
+            with in_place_of(path) as temporary:
+                download_file(source, str(temporary), replace_existing=True)
             return path
         except OSError as error:
             problem = f"cannot be downloaded ({error})"

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.speaker_model import SpeakerModel
 from imlkd_brain.precision import full_float32
@@ -236,8 +237,8 @@ def _keep_prototypes(model, dataset, n_speakers, path, options, device):
     embeddings, labels = embed_dataset(model, dataset, device)
     prototypes = speaker_prototypes(embeddings, labels, n_speakers)
     try:
-        torch.save({"key": key, "prototypes": prototypes}, path + ".tmp")
-        os.replace(path + ".tmp", path)
+        with in_place_of(path) as temporary:
+            torch.save({"key": key, "prototypes": prototypes}, temporary)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"{path}: the teacher's prototypes cannot be kept there ({error}); "

@@ -9,13 +9,13 @@ Authors: IML-KD contributors
 
 import hashlib
 import numbers
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -87,14 +87,13 @@ class TeacherCache:
                 # A damaged entry is as good as none: it is written anew.
                 pass
         tensors = compute()
-        building = path.with_name(f"{name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A copy: a view would take all of its storage to the disk.
-            torch.save([t.detach().cpu().clone() for t in tensors], building)
-            os.replace(building, path)
+            copies = [t.detach().cpu().clone() for t in tensors]
+            with in_place_of(path) as temporary:
+                torch.save(copies, temporary)
         except (OSError, RuntimeError) as error:
-            building.unlink(missing_ok=True)
             raise UserError(
                 f"{self.folder}: the teacher's answers cannot be kept there "
                 f"({error}); make room or go without, --teacher_cache null."

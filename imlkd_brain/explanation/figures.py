@@ -7,7 +7,7 @@ import textwrap
 
 import torch
 
-from imlkd_brain.data.crops import label
+from imlkd_brain.data.crops import duration_name
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.agreement import time_profile
 from imlkd_brain.explanation.perturbation import gaussian_blur
@@ -330,7 +330,7 @@ def draw_maps(task, maps, models, hparams, folder):
         kept = maps[TEACHER][duration]
         start, stop = kept["places"][index]
         return {
-            "label": label(duration),
+            "label": duration_name(duration),
             "start": start,
             "stop": stop,
             "log_mel": kept["feats"][index],
@@ -396,13 +396,11 @@ def draw_curves(panels_of, hparams, folder):
             save_figure(
                 plot_curves(
                     merged,
-                    f"{name}, {label(duration)}: {unit} go (to {kind}) or "
+                    f"{name}, {duration_name(duration)}: {unit} go (to {kind}) or "
                     f"come (into {kind})".replace("_", " "),
                 ),
                 folder
-                / f"curves_{name}_{label(duration)}_{unit}_{kind}".replace(
-                    " ", ""
-                ),
+                / f"curves_{name}_{duration_name(duration)}_{unit}_{kind}",
                 hparams["figure_formats"],
             )
 
@@ -443,7 +441,7 @@ def draw_fidelity(rows, hparams, folder):
             save_figure(
                 plot_intervals(
                     panels,
-                    [label(d) for d in durations],
+                    [duration_name(d) for d in durations],
                     f"{method.replace('_', ' ')} ({task}): students' maps "
                     "against the teacher's; grey: unrelated maps",
                     chance,

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from tqdm import tqdm
 
-from imlkd_brain.data.crops import label
+from imlkd_brain.data.crops import duration_name
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import saliency_map
 from imlkd_brain.explanation.perturbation import (
@@ -252,9 +252,7 @@ def all_maps(task, models, enrolled, hparams, run_opts, device):
 
                 maps[name][duration] = cached(
                     hparams["save_folder"],
-                    f"maps_{task.name}_{name}_{label(duration)}".replace(
-                        " ", ""
-                    ),
+                    f"maps_{task.name}_{name}_{duration_name(duration)}",
                     [name, *identity(task, model, duration, hparams)],
                     compute,
                 )
@@ -293,9 +291,7 @@ def all_curves(
 
         curves[name][method] = cached(
             hparams["save_folder"],
-            f"curves_{task.name}_{name}_{label(duration)}_{method}".replace(
-                " ", ""
-            ),
+            f"curves_{task.name}_{name}_{duration_name(duration)}_{method}",
             [name, *identity(task, model, duration, hparams), options],
             compute,
         )

@@ -3,11 +3,9 @@
 Authors: IML-KD contributors
 """
 
-import json
-
 import torch
 
-from imlkd_brain.data.crops import label
+from imlkd_brain.data.crops import duration_name
 from imlkd_brain.explanation.agreement import (
     AGREEMENT,
     agreement,
@@ -16,7 +14,7 @@ from imlkd_brain.explanation.agreement import (
 )
 from imlkd_brain.explanation.perturbation import area_under_curve
 from imlkd_brain.explanation.tasks import TEACHER, seeded
-from imlkd_brain.files import without_nan, write_csv, write_whole
+from imlkd_brain.files import without_nan, write_csv, write_json
 from imlkd_brain.metrics.bootstrap import (
     bootstrap_counts,
     replicated_means,
@@ -313,7 +311,7 @@ def summary(results, hparams):
             )
             lines.append(
                 f"{row['task']:15s}{row['student']:18s}"
-                f"{label(row['duration']):>9s}{span:>24s}"
+                f"{duration_name(row['duration']):>9s}{span:>24s}"
                 f"{row['top_overlap_mean']:12.3f}"
                 f"{row['time_correlation_mean']:12.3f}"
             )
@@ -350,5 +348,4 @@ def write_results(results, folder):
         write_csv(folder / f"{table}.csv", results[table])
     # The points of the curves are in curves.csv only.
     kept = {key: value for key, value in results.items() if key != "curves"}
-    text = json.dumps(without_nan(kept), indent=2, allow_nan=False)
-    write_whole(folder / "results.json", text + "\n")
+    write_json(folder / "results.json", without_nan(kept), allow_nan=False)

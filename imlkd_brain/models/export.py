@@ -21,6 +21,7 @@ from ruamel.yaml.tag import Tag
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import write_whole
 from imlkd_brain.models.features import has_statistics
 from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
 
@@ -334,8 +335,4 @@ def evaluating(*modules):
 
 def write_names(path, names):
     """Write names, one a line, whole or not at all."""
-    path = Path(path)
-    building = path.with_name(f"{path.name}.tmp")
-    text = "".join(f"{name}\n" for name in names)
-    building.write_text(text, encoding="utf-8")
-    building.replace(path)
+    write_whole(path, "".join(f"{name}\n" for name in names))

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from tqdm import tqdm
 
-from imlkd_brain.data.audio import check_audio, check_samples
+from imlkd_brain.data.audio import check_audio, check_samples, opened
 from imlkd_brain.data.crops import crop_start, seconds_to_samples
 from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
 
 STORE_INTERVAL = 30.0  # seconds of embedding between two writes to disk
 
@@ -89,8 +89,10 @@ class EmbeddingStore:
             digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
             self.folder.mkdir(parents=True, exist_ok=True)
             part = self.folder / f"{digest[:16]}.npz"
-            temporary = self.folder / f".{digest[:16]}.{os.getpid()}.tmp"
-            with open(temporary, "wb") as stream:
+            with (
+                in_place_of(part) as temporary,
+                open(temporary, "wb") as stream,
+            ):
                 np.savez(
                     stream,
                     names=np.array(names),
@@ -99,7 +101,6 @@ class EmbeddingStore:
                         [s for _, s in self.fresh.values()], dtype=np.float32
                     ),
                 )
-            os.replace(temporary, part)
             self.fresh = {}
         self.written = time.monotonic()
 
@@ -293,14 +294,9 @@ def _read_batch(segments):
     """Read segments of (entry, path, start, length) into (batch, samples)."""
     wavs = torch.zeros(len(segments), segments[0][3])
     for row, (_, path, start, length) in enumerate(segments):
-        try:
-            signal, _ = soundfile.read(
-                path, frames=length, start=start, dtype="float32"
-            )
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise UserError(
-                f"{path}: reading failed ({error}); restore the file."
-            ) from error
+        with opened(path) as file:
+            file.seek(start)
+            signal = file.read(length, dtype="float32")
         if len(signal) < length:
             raise UserError(
                 f"{path}: the audio file is cut short, its header promises "

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from imlkd_brain.data.trials import ALL
-from imlkd_brain.figures import COLOURS, LINE_STYLES, save_png
+from imlkd_brain.figures import COLOURS, LINE_STYLES, new_figure, save_png
 from imlkd_brain.metrics.error_rates import det_points
 
 DET_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60)  # %
@@ -31,11 +31,10 @@ def det_plot(path, curves, title):
     title : str
         The list's name.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     models, durations = _names(curves)
-    figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+    figure = new_figure(7.2, 5.2)
     axes = figure.add_subplot()
     # From a tenth of the lowest EER; rates below one error are not measured.
     finest = min(
@@ -107,14 +106,12 @@ def score_histogram(path, panels, title):
     title : str
         The list's name.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     models, durations = _names(panels)
-    figure = Figure(
-        figsize=(1.2 + 2.3 * max(2, len(durations)), 1.5 + 1.7 * len(models)),
-        layout="constrained",
+    figure = new_figure(
+        1.2 + 2.3 * max(2, len(durations)), 1.5 + 1.7 * len(models)
     )
     grid = figure.subplots(
         len(models), len(durations), sharex=True, sharey="row", squeeze=False

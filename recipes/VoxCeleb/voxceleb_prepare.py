@@ -24,11 +24,12 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
+from imlkd_brain.data.audio import check_audio, read_audio
 from imlkd_brain.data.speakers import speaker_of
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import replacing, write_json
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -812,33 +813,6 @@ def _bounds(frames, chunk):
     return [(i * chunk, (i + 1) * chunk) for i in range(frames // chunk)]
 
 
-def _frames(path, sample_rate):
-    """The number of samples of a file, from its header."""
-    with soundfile.SoundFile(path) as file:
-        _check_format(file, sample_rate)
-        return file.frames
-
-
-def _samples(path, sample_rate):
-    """The samples of a file, float32."""
-    with soundfile.SoundFile(path) as file:
-        _check_format(file, sample_rate)
-        samples = file.read(dtype="float32")
-    if not np.isfinite(samples).all():
-        raise ValueError("NaN or infinite samples")
-    return samples
-
-
-def _check_format(file, sample_rate):
-    """Refuse what is not mono, at the rate and longer than nothing."""
-    if file.samplerate != sample_rate:
-        raise ValueError(f"{file.samplerate} Hz")
-    if file.channels != 1:
-        raise ValueError(f"{file.channels} channels")
-    if file.frames == 0:
-        raise ValueError("empty")
-
-
 class _Measured:
     """Lengths and levels of files, which are read once for each save_folder.
 
@@ -888,11 +862,9 @@ class _Measured:
         self.file.close()
         if error[0] is None and self.lines > len(self.known):
             # Lines of files that have changed since are of no use.
-            partial = f"{self.path}.partial"
-            with open(partial, "w", newline="", encoding="utf-8") as self.file:
+            with replacing(self.path) as self.file:
                 for path, (stat, frames, chunk, levels) in self.known.items():
                     self._append(path, stat, frames, chunk, levels)
-            os.replace(partial, self.path)
 
     def _read(self, line):
         """Take in a line; one that is cut short or damaged is passed over."""
@@ -947,8 +919,9 @@ class _Measured:
         def measure(path):
             """Samples of a file and, where needed, the level of its chunks."""
             if chunk is None:
-                return _frames(path, self.sample_rate), 0, ()
-            signal = np.abs(_samples(path, self.sample_rate))
+                return check_audio(path, self.sample_rate), 0, ()
+            signal = read_audio(path, sample_rate=self.sample_rate)
+            signal = np.abs(signal.numpy())
             return (
                 len(signal),
                 chunk,
@@ -1001,10 +974,9 @@ def _for_all(paths, function, keep, n_jobs, title, sample_rate):
     def guarded(path):
         try:
             return function(path)
-        except ValueError as error:
-            bad.append((path, str(error)))
-        except (RuntimeError, OSError):
-            bad.append((path, "broken"))
+        except UserError as error:
+            # The way out is said once for all of them.
+            bad.append(str(error).partition(";")[0])
         return None
 
     pool = ThreadPoolExecutor(n_jobs)
@@ -1022,25 +994,20 @@ def _for_all(paths, function, keep, n_jobs, title, sample_rate):
         # An interrupt does not wait for the files that are still queued.
         pool.shutdown(cancel_futures=True)
     if bad:
-        first = "; ".join(
-            f"{path}: {reason}"
-            for path, reason in sorted(bad)[:FIRST_OFFENDERS]
-        )
         raise UserError(
-            f"{len(bad)} of {len(paths)} audio files are not whole mono files "
-            f"at {sample_rate} Hz ({first}); convert or restore them, move "
-            "them out of the data folder, or give the corpus's sample_rate."
+            f"{len(bad)} of {len(paths)} audio files cannot be used "
+            f"({'; '.join(sorted(bad)[:FIRST_OFFENDERS])}); convert or restore "
+            "them, move them out of the data folder, or give the corpus's "
+            "sample_rate."
         )
 
 
 def _write_csv(path, rows):
     """Write rows to a temporary file and rename it."""
-    partial = f"{path}.partial"
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)
-    os.replace(partial, path)
     logger.info(f"{path}: {len(rows)} rows")
 
 
@@ -1057,8 +1024,4 @@ def _read_done(save_folder):
 
 def _write_done(save_folder, done):
     """Keep the options of the splits that are whole."""
-    path = os.path.join(save_folder, OPT_FILE)
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(done, file, indent=1)
-    os.replace(partial, path)
+    write_json(os.path.join(save_folder, OPT_FILE), done, indent=1)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from imlkd_brain.files import append_epoch, write_json
+from imlkd_brain.files import append_epoch, cached, write_json
 
 
 def test_append_epoch_replaces_what_is_repeated(tmp_path):
@@ -31,3 +31,23 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         write_json(path, {"a": 2, "b": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_is_computed_again_where_it_is_damaged_or_out_of_date(
+    tmp_path,
+):
+    calls = []
+
+    def result(ingredients):
+        return cached(
+            tmp_path / "new",
+            "sum",
+            ingredients,
+            lambda: calls.append(1) or sum(ingredients),
+        )
+
+    assert [result([1, 2]), result([1, 2]), result([1, 3])] == [3, 3, 4]
+    assert len(calls) == 2
+    (file,) = (tmp_path / "new").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert [result([1, 3]), len(calls)] == [4, 3]

@@ -241,10 +241,10 @@ def test_quiet_chunks_are_left_out_unless_told_not_to(tmp_path):
 
 
 def test_lengths_come_from_headers(corpus, tmp_path, monkeypatch):
-    def refuse(path, rate):
+    def refuse(path, sample_rate):
         raise AssertionError(f"decoded {path}")
 
-    monkeypatch.setattr(voxceleb_prepare, "_samples", refuse)
+    monkeypatch.setattr(voxceleb_prepare, "read_audio", refuse)
     prepare_voxceleb(
         str(corpus),
         str(tmp_path),
@@ -281,12 +281,12 @@ def test_done_once_and_again_when_a_list_changes(corpus, tmp_path):
 def decoded(monkeypatch):
     """The names of the files that are opened, in a list that grows."""
     names = []
-    for function in ("_frames", "_samples"):
+    for function in ("check_audio", "read_audio"):
         whole = getattr(voxceleb_prepare, function)
 
-        def watched(path, rate, whole=whole):
+        def watched(path, sample_rate, whole=whole):
             names.append("/".join(path.split("/")[-3:]))
-            return whole(path, rate)
+            return whole(path, sample_rate=sample_rate)
 
         monkeypatch.setattr(voxceleb_prepare, function, watched)
     return names
@@ -360,17 +360,17 @@ def test_what_an_interrupted_preparation_has_read_is_kept(
     corpus, tmp_path, decoded, monkeypatch
 ):
     arguments = (str(corpus), str(tmp_path), None, ["train"], [100, 0])
-    samples = voxceleb_prepare._samples
+    samples = voxceleb_prepare.read_audio
 
-    def interrupt(path, rate):
+    def interrupt(path, sample_rate):
         if path.endswith("d/x/1.wav"):
             raise KeyboardInterrupt
-        return samples(path, rate)
+        return samples(path, sample_rate=sample_rate)
 
-    monkeypatch.setattr(voxceleb_prepare, "_samples", interrupt)
+    monkeypatch.setattr(voxceleb_prepare, "read_audio", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare_voxceleb(*arguments, n_jobs=1)
-    monkeypatch.setattr(voxceleb_prepare, "_samples", samples)
+    monkeypatch.setattr(voxceleb_prepare, "read_audio", samples)
     # A line that was being written is cut short.
     kept = tmp_path / voxceleb_prepare.MEASURED_FILE
     text = kept.read_text()
@@ -428,7 +428,7 @@ def test_another_sampling_rate_is_counted_or_refused(tmp_path):
     ]
     # Two chunks of 3 s; what has 1 s is less than half of one.
     assert places == [("7.0", "0", "24000"), ("7.0", "24000", "48000")]
-    with pytest.raises(UserError, match="mono files at 16000 Hz .*8000 Hz"):
+    with pytest.raises(UserError, match="mono audio at 16000 Hz, .*8000 Hz"):
         prepare_voxceleb(*arguments)
 
 
@@ -504,11 +504,12 @@ def test_bad_audio_is_named(corpus, tmp_path):
     message = str(error.value)
     assert message.startswith("5 of ")
     for reason in (
-        "broken.wav: broken",
-        "nan.wav: NaN or infinite samples",
-        "rate.wav: 8000 Hz",
-        "stereo.wav: 2 channels",
-        "void.wav: empty",
+        "broken.wav: this audio file is broken",
+        "nan.wav: sample 1 is NaN or infinite",
+        "rate.wav: expected mono audio at 16000 Hz, found 1 channel(s) at "
+        "8000 Hz",
+        "found 2 channel(s) at 16000 Hz",
+        "void.wav: the audio file is empty",
     ):
         assert reason in message
 

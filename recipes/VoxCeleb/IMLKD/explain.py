@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 import speechbrain as sb
-from imlkd_brain.data.crops import label
+from imlkd_brain.data.crops import duration_name, read_durations
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.explanation.figures import (
     draw_curves,
@@ -76,15 +76,9 @@ SHORTEST = 0.2  # seconds; below, an ECAPA-TDNN has too few frames to pad
 def check_options(hparams):
     """Refuse what cannot be computed, before anything is."""
     durations = hparams["durations"]
-    for duration in durations:
-        number = isinstance(duration, int | float) and duration > 0
-        if duration != "full" and not number:
-            raise UserError(
-                f"durations: `{duration}` is neither `full` nor a number of "
-                "seconds above 0."
-            )
-    if not durations or not hparams["methods"]:
-        raise UserError("durations, methods: give at least one of each.")
+    read_durations(durations)
+    if not hparams["methods"]:
+        raise UserError("methods: give at least one.")
     for method in hparams["figure_methods"]:
         if method not in hparams["methods"]:
             raise UserError(
@@ -240,7 +234,7 @@ def explain(tasks, models, hparams, run_opts, device):
             clock.lap(f"curves ({task.name})")
             feats = maps[TEACHER][duration]["feats"]
             if not baselines_differ(feats, "band_mean"):
-                coincide.add(label(duration))
+                coincide.add(duration_name(duration))
             for name, curves_of in curves.items():
                 areas, points, panels = curve_tables(
                     task, duration, name, curves_of, hparams, speakers

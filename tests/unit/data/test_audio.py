@@ -35,7 +35,7 @@ def test_each_broken_file_has_its_sentence(tmp_path):
         str(tmp_path): "broken; restore",
         stereo: "2 channel.*16000 Hz; convert",
         slow: "1 channel.*8000 Hz; convert",
-        empty: "no samples from 0 on",
+        empty: "the audio file is empty; restore",
         str(tmp_path / "nan.wav"): "sample 700 is NaN or infinite; restore",
         str(tmp_path / "-inf.wav"): "sample 700 is NaN or infinite; restore",
     }.items():

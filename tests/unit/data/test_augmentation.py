@@ -127,8 +127,8 @@ def test_each_mistake_has_its_sentence(tmp_path):
     files["text"].write_text("no audio")
     soundfile.write(files["nan"], np.full(100, np.nan), RATE, "FLOAT")
     for name, words in {
-        "none": "none.wav: not an audio file.*restore",
-        "text": "text.wav: not an audio file.*restore",
+        "none": "none.wav: this audio file is missing; restore",
+        "text": "text.wav: this audio file is broken; restore",
         "empty": "empty.wav: no samples from 0",
         "nan": "nan.wav: sample 0 is NaN",
     }.items():

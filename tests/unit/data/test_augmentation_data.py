@@ -255,7 +255,7 @@ def test_files_at_another_rate_are_named(prepare, tmp_path):
     assert list(prepare(sample_rate=RATE)) == NAMES
     with open(tmp_path / "A" / "noise" / "bad.wav", "wb") as file:
         file.write(b"no audio")
-    with pytest.raises(UserError, match="bad.wav: not an audio file"):
+    with pytest.raises(UserError, match="bad.wav: this audio file is broken"):
         prepare()
 
 

@@ -1,8 +1,17 @@
 """Unit tests of ``imlkd_brain.data.crops``."""
 
+import math
+
+import pytest
 import torch
 
-from imlkd_brain.data.crops import RandomChunks
+from imlkd_brain.data.crops import (
+    RandomChunks,
+    crop_name,
+    duration_name,
+    read_durations,
+)
+from imlkd_brain.errors import UserError
 
 
 def test_chunks_depend_on_seed_epoch_and_utterance_only():
@@ -30,3 +39,17 @@ def test_chunks_depend_on_seed_epoch_and_utterance_only():
 
 def test_chunks_of_short_files_start_at_zero():
     assert RandomChunks(0)("a", 400, 400) == RandomChunks(0)("a", 10, 400) == 0
+
+
+def test_a_duration_is_full_or_seconds_and_has_one_name():
+    read = read_durations(["full", 3, 1.5])
+    assert read == {"full": None, "3s": 3, "1.5s": 1.5}
+    assert list(read) == [duration_name(d) for d in ("full", 3, 1.5)]
+    assert [crop_name(d, 7) for d in read.values()] == [
+        "full",
+        "3s-seed7",
+        "1.5s-seed7",
+    ]
+    for wrong in (None, [], ["all"], [0], [-1], [float("nan")], [math.inf]):
+        with pytest.raises(UserError, match="^valid_durations: "):
+            read_durations(wrong, "valid_durations")
