@@ -29,7 +29,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
+from imlkd_brain.metrics.bootstrap import (
+    bootstrap_counts,
+    bootstrap_over_speakers,
+)
 from imlkd_brain.metrics.error_rates import EER
 from imlkd_brain.metrics.intervals import (
     relative_difference,
@@ -85,6 +88,9 @@ def one_comparison(design, seeds, spread, generator):
     enrol = torch.cat([whose, pairs[:, 0]])
     test = torch.cat([whose, pairs[:, 1]])
     labels = torch.arange(len(enrol)) < len(whose)
+    counts = bootstrap_counts(
+        n_speakers, SAMPLES, torch.Generator().manual_seed(0)
+    )
 
     def voices():
         """What speakers do to the targets, (2, S), and noise, (2, trials)."""
@@ -106,15 +112,11 @@ def one_comparison(design, seeds, spread, generator):
                 frozenset((0 if shared else fold, s) for s in range(n_speakers))
             )
             if shared:  # of folds with their own, nothing would be used
-                replicates.append(
-                    [
-                        100
-                        * bootstrap_over_speakers(
-                            s, labels, enrol, test, samples=SAMPLES
-                        )["eer"].numpy()
-                        for s in scores
-                    ]
-                )
+                drawn = [
+                    bootstrap_over_speakers(s, labels, enrol, test, counts)[0]
+                    for s in scores
+                ]
+                replicates.append(100 * torch.stack(drawn).numpy())
             else:
                 replicates.append(np.zeros((2, 2)))
     covariance, degrees = speaker_covariance(

@@ -40,7 +40,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imlkd_brain.metrics import error_rates
-from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
+from imlkd_brain.metrics.bootstrap import (
+    bootstrap_counts,
+    bootstrap_over_speakers,
+)
 from imlkd_brain.metrics.error_rates import EER, minDCF
 from imlkd_brain.verification.scoring import (
     cohort_statistics,
@@ -99,9 +102,11 @@ def peak_bytes():
 def measure_bootstrap_peak(speakers, trials):
     """Added peak memory of a bootstrap, in a process of its own."""
     listed = speaker_trials(speakers, trials)
-    bootstrap_over_speakers(*speaker_trials(10, 1000), samples=2)
+    counts = bootstrap_counts(10, 2)
+    bootstrap_over_speakers(*speaker_trials(10, 1000), counts)
+    counts = bootstrap_counts(speakers, DRAWS)
     before = peak_bytes()
-    bootstrap_over_speakers(*listed, samples=DRAWS)
+    bootstrap_over_speakers(*listed, counts)
     print(peak_bytes() - before)
 
 
@@ -241,50 +246,38 @@ def speaker_trials(speakers, trials):
 
 
 def bootstrap_of_whole_lists(
-    scores, labels, enrol, test, p_target=0.01, samples=1000, seed=0
+    scores, labels, enrol, test, counts, p_target=0.01
 ):
-    """The bootstrap as it was: a draw weighs and sums up the whole list."""
+    """The plain way: every draw weighs and sums up the whole list."""
     order = torch.argsort(scores)
     labels, enrol, test = labels[order], enrol[order], test[order]
     ordered = scores[order]
     last = torch.ones_like(labels)
     last[:-1] = ordered[:-1] != ordered[1:]
-    speakers = int(torch.maximum(enrol.max(), test.max())) + 1
-    generator = torch.Generator().manual_seed(seed)
-    replicates = {
-        name: torch.full((samples,), math.nan, dtype=torch.float64)
-        for name in ("eer", "min_dcf")
-    }
+    eer, min_dcf = torch.full((2, len(counts)), math.nan, dtype=torch.float64)
 
-    def shares(weights):
+    def summed(weights):
         cumulated = torch.cumsum(weights, dim=1)
-        return torch.nn.functional.pad(
-            cumulated[:, last] / cumulated[:, -1:], (1, 0)
-        )
+        return torch.nn.functional.pad(cumulated[:, last], (1, 0))
 
     block = max(1, 2**18 // len(ordered))
-    for start in range(0, samples, block):
-        rows = min(block, samples - start)
-        drawn = torch.randint(speakers, (rows, speakers), generator=generator)
-        times = torch.zeros(rows, speakers, dtype=torch.float64)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
-        weights = times[:, enrol]
-        weights = torch.where(labels, weights, weights * times[:, test])
-        p_miss = shares(weights * labels)
-        p_fa = 1.0 - shares(weights * ~labels)
-        best = torch.argmin((p_fa - p_miss).abs(), dim=1, keepdim=True)
-        eer = (p_fa.gather(1, best) + p_miss.gather(1, best)).squeeze(1) / 2
+    for start in range(0, len(counts), block):
+        part = slice(start, start + block)
+        weights = counts[part][:, enrol]
+        weights = torch.where(labels, weights, weights * counts[part][:, test])
+        missed, refused = summed(weights * labels), summed(weights * ~labels)
+        targets, nontargets = missed[:, -1:], refused[:, -1:]
+        p_miss, p_fa = missed / targets, 1.0 - refused / nontargets
+        # Whole numbers: no rounding decides which threshold is the nearest.
+        gap = (nontargets - refused) * targets - missed * nontargets
+        best = torch.argmin(gap.abs(), dim=1, keepdim=True)
+        rates = (p_fa.gather(1, best) + p_miss.gather(1, best)).squeeze(1) / 2
         cost = p_target * p_miss + (1 - p_target) * p_fa
-        unit = min(p_target, 1 - p_target)
+        cost = cost.min(dim=1).values / min(p_target, 1 - p_target)
         valid = ~(p_miss.isnan() | p_fa.isnan()).any(dim=1)
-        for name, values in (
-            ("eer", eer),
-            ("min_dcf", cost.min(dim=1).values / unit),
-        ):
-            replicates[name][start : start + rows] = torch.where(
-                valid, values, torch.full_like(values, math.nan)
-            )
-    return replicates
+        eer[part] = rates.where(valid, math.nan)
+        min_dcf[part] = cost.where(valid, math.nan)
+    return eer, min_dcf
 
 
 def bootstrap_table():
@@ -304,12 +297,14 @@ def bootstrap_table():
     for speakers, trials in BOOTSTRAPS:
         listed = speaker_trials(speakers, trials)
         few = 5
+        generator = torch.Generator().manual_seed(SEED)
+        counts = bootstrap_counts(speakers, 1 + DRAWS, generator)
 
-        def ours(draws, listed=listed):
-            return bootstrap_over_speakers(*listed, samples=draws)
+        def ours(draws, listed=listed, counts=counts):
+            return bootstrap_over_speakers(*listed, counts[:draws])
 
-        def theirs(draws, listed=listed):
-            return bootstrap_of_whole_lists(*listed, samples=draws)
+        def theirs(draws, listed=listed, counts=counts):
+            return bootstrap_of_whole_lists(*listed, counts[:draws])
 
         (once, many, whole, sort), _ = side_by_side(
             lambda: ours(1),  # noqa: B023
@@ -319,8 +314,8 @@ def bootstrap_table():
         )
         a, b = (many - once) / DRAWS, (whole - sort) / few
         same = all(
-            values.equal(theirs(few)[name])
-            for name, values in ours(few).items()
+            one.equal(other)
+            for one, other in zip(ours(few), theirs(few), strict=True)
         )
         read = 4 * (trials + int((~listed[1]).sum()))
         yield (

@@ -14,7 +14,7 @@ import torch
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.metrics.intervals import (
-    correct_family,
+    holm,
     relative_difference,
     speaker_covariance,
     units_of,
@@ -205,3 +205,58 @@ def what_intervals_cover(folds, speakers_known):
     if speakers_known:
         return f"over {units} and over test speakers"
     return f"over {units}, and over test speakers where each fold has its own"
+
+
+def correct_family(differences):
+    """Add ``p_holm`` to the differences of one table.
+
+    Both directions of a comparison are one comparison of the family.
+
+    Arguments
+    ---------
+    differences : list of dict
+        Keys ``method``, ``baseline`` and ``p_value``.
+
+    Returns
+    -------
+    list of dict
+        The same with ``p_holm``.
+    """
+    names = [tuple(sorted((d["method"], d["baseline"]))) for d in differences]
+    corrected = holm(
+        {name: d["p_value"] for name, d in zip(names, differences, strict=True)}
+    )
+    return [
+        {**d, "p_holm": corrected[name]}
+        for name, d in zip(names, differences, strict=True)
+    ]
+
+
+def as_text(difference):
+    """A cell of a table: the difference, its interval and both p-values.
+
+    Arguments
+    ---------
+    difference : dict or None
+        From :func:`correct_family`; None is a method against itself.
+
+    Returns
+    -------
+    str
+        The cell.
+
+    Example
+    -------
+    >>> as_text({"relative": -15.0, "low": -20.0, "high": -9.5,
+    ...          "p_value": 0.004, "p_holm": 0.012})
+    '-15.0 (-20.0 to -9.5, p=0.004, Holm 0.012)'
+    """
+    if difference is None or difference["relative"] is None:
+        return "-"
+    text = f"{difference['relative']:+.1f}"
+    if difference["p_value"] is None:
+        return text
+    return (
+        f"{text} ({difference['low']:+.1f} to {difference['high']:+.1f}, "
+        f"p={difference['p_value']:.3f}, Holm {difference['p_holm']:.3f})"
+    )

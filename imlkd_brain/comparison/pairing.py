@@ -20,14 +20,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from imlkd_brain.comparison.differences import as_text, correct_family
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
-from imlkd_brain.metrics.intervals import (
-    as_text,
-    correct_family,
-    relative_difference,
-)
+from imlkd_brain.metrics.intervals import relative_difference
 
 COLUMNS = ["pair", "fold", "seed", "method", "duration", "group", "eer"]
 

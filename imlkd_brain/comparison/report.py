@@ -12,6 +12,7 @@ import pandas as pd
 
 from imlkd_brain.comparison.differences import (
     MEAN,
+    as_text,
     relative_differences,
     speaker_covariances,
     summarise,
@@ -28,7 +29,6 @@ from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.figures import require_matplotlib
 from imlkd_brain.files import write_json, write_whole
-from imlkd_brain.metrics.intervals import as_text
 from imlkd_brain.models.folder import STATS_FILE, load_speaker_model
 from imlkd_brain.models.speaker_model import model_size
 

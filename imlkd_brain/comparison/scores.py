@@ -17,7 +17,10 @@ from imlkd_brain.data.held_out import check_held_out, training_speakers
 from imlkd_brain.data.trial_audio import locate_known, locate_trials
 from imlkd_brain.data.trials import ALL, read_trials
 from imlkd_brain.files import in_place_of
-from imlkd_brain.metrics.bootstrap import bootstrap_over_speakers
+from imlkd_brain.metrics.bootstrap import (
+    bootstrap_counts,
+    bootstrap_over_speakers,
+)
 from imlkd_brain.metrics.error_rates import EER, normalised_min_dcf
 from imlkd_brain.metrics.intervals import sharing
 from imlkd_brain.models.folder import load_speaker_model
@@ -229,15 +232,19 @@ def _kept_bootstrap(folder, trials, samples, seed):
     A comparison that grows is reported again and again, and this is what its
     report takes its time for.
     """
-    digest = hashlib.sha256(f"{samples} {seed}".encode())
+    digest = hashlib.sha256(f"{samples} {seed} exact ties".encode())
     for part in trials:
         digest.update(part.numpy().tobytes())
     kept = folder / "bootstrap" / f"{digest.hexdigest()[:24]}.npy"
     if not kept.is_file():
-        draws = bootstrap_over_speakers(*trials, samples=samples, seed=seed)
+        speakers = 1 + max(int(side.max()) for side in trials[2:])
+        counts = bootstrap_counts(
+            speakers, samples, torch.Generator().manual_seed(seed)
+        )
+        eer, _ = bootstrap_over_speakers(*trials, counts)
         kept.parent.mkdir(exist_ok=True)
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, draws["eer"].numpy())
+            np.save(stream, eer.numpy())
     return torch.from_numpy(np.load(kept))
 
 

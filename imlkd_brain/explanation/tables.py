@@ -17,10 +17,10 @@ from imlkd_brain.explanation.tasks import TEACHER, seeded
 from imlkd_brain.files import without_nan, write_csv, write_json
 from imlkd_brain.metrics.bootstrap import (
     bootstrap_counts,
+    bootstrap_over_speakers,
     replicated_means,
-    weighted_eer,
 )
-from imlkd_brain.metrics.bootstrap import interval as bootstrap_interval
+from imlkd_brain.metrics.intervals import percentile_interval
 
 TABLES = ("areas", "curves", "fidelity", "context", "completeness", "sanity")
 
@@ -54,12 +54,8 @@ class Speakers:
         if task.trials:
             trials = torch.tensor(task.trials)
             self.labels = trials[:, 2].bool()
-            first = self.counts[:, self.of_enrolment[trials[:, 0]]]
-            second = self.counts[:, self.of_utterance[trials[:, 1]]]
-            # A target trial has one speaker, a nontarget trial two.
-            weights = torch.where(self.labels, second, first * second)
-            whole = torch.ones(1, len(trials), dtype=weights.dtype)
-            self.trial_weights = torch.cat((whole, weights)).float()
+            self.enrol = self.of_enrolment[trials[:, 0]]
+            self.test = self.of_utterance[trials[:, 1]]
 
     def mean(self, values):
         """Mean (...) over utterances (N, ...) and its replicates (R, ...)."""
@@ -67,9 +63,13 @@ class Speakers:
 
     def eer(self, scores):
         """EER (L,) of trial scores (K, L) and its replicates (R, L)."""
+        once = torch.ones_like(self.counts[:1])
+        counts = torch.cat((once, self.counts))
         rates = torch.stack(
             [
-                weighted_eer(level, self.labels, self.trial_weights)
+                bootstrap_over_speakers(
+                    level, self.labels, self.enrol, self.test, counts
+                )[0]
                 for level in scores.unbind(1)
             ],
             dim=1,
@@ -80,7 +80,7 @@ class Speakers:
         """Ends of the confidence interval of replicates (R, ...)."""
         if not self.known:
             replicates = torch.full_like(replicates, torch.nan)
-        return bootstrap_interval(replicates, self.confidence)
+        return percentile_interval(replicates, self.confidence)
 
     def row(self, mean, replicates, prefix=""):
         """A mean and its interval as entries of a table's row."""

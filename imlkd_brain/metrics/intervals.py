@@ -26,9 +26,39 @@ Authors: IML-KD contributors
 import math
 
 import numpy as np
+import torch
 from scipy.stats import t as student
 
 CONFIDENCE = 0.95
+
+
+def percentile_interval(replicates, confidence=CONFIDENCE):
+    """Percentile interval of bootstrap replicates of one figure.
+
+    ``benchmarks/bench_intervals.py`` measures how often it holds the truth.
+
+    Arguments
+    ---------
+    replicates : torch.Tensor
+        Shape (R, ...), a figure in each replicate. NaN is left out.
+    confidence : float
+        Share of the replicates that the interval holds.
+
+    Returns
+    -------
+    low, high : torch.Tensor
+        Shape (...); NaN where all replicates are NaN.
+
+    Example
+    -------
+    >>> low, high = percentile_interval(torch.arange(101.0), confidence=0.5)
+    >>> low.item(), high.item()
+    (25.0, 75.0)
+    """
+    tail = (1 - confidence) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=replicates.dtype)
+    low, high = torch.nanquantile(replicates, ends.to(replicates.device), dim=0)
+    return low, high
 
 
 def units_of(folds):
@@ -246,58 +276,3 @@ def holm(p_values):
         highest = max(highest, min(1.0, (len(ordered) - rank) * p))
         corrected[name] = highest
     return {name: corrected.get(name) for name in p_values}
-
-
-def correct_family(differences):
-    """Add ``p_holm`` to the differences of one table.
-
-    Both directions of a comparison are one comparison of the family.
-
-    Arguments
-    ---------
-    differences : list of dict
-        Keys ``method``, ``baseline`` and ``p_value``.
-
-    Returns
-    -------
-    list of dict
-        The same with ``p_holm``.
-    """
-    names = [tuple(sorted((d["method"], d["baseline"]))) for d in differences]
-    corrected = holm(
-        {name: d["p_value"] for name, d in zip(names, differences, strict=True)}
-    )
-    return [
-        {**d, "p_holm": corrected[name]}
-        for name, d in zip(names, differences, strict=True)
-    ]
-
-
-def as_text(difference):
-    """A cell of a table: the difference, its interval and both p-values.
-
-    Arguments
-    ---------
-    difference : dict or None
-        From :func:`correct_family`; None is a method against itself.
-
-    Returns
-    -------
-    str
-        The cell.
-
-    Example
-    -------
-    >>> as_text({"relative": -15.0, "low": -20.0, "high": -9.5,
-    ...          "p_value": 0.004, "p_holm": 0.012})
-    '-15.0 (-20.0 to -9.5, p=0.004, Holm 0.012)'
-    """
-    if difference is None or difference["relative"] is None:
-        return "-"
-    text = f"{difference['relative']:+.1f}"
-    if difference["p_value"] is None:
-        return text
-    return (
-        f"{text} ({difference['low']:+.1f} to {difference['high']:+.1f}, "
-        f"p={difference['p_value']:.3f}, Holm {difference['p_holm']:.3f})"
-    )

@@ -13,8 +13,8 @@ from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL, trial_groups
 from imlkd_brain.files import replacing
 from imlkd_brain.metrics.bootstrap import (
+    bootstrap_counts,
     bootstrap_over_speakers,
-    confidence_interval,
 )
 from imlkd_brain.metrics.error_rates import (
     EER,
@@ -22,6 +22,7 @@ from imlkd_brain.metrics.error_rates import (
     minDCF,
     normalised_min_dcf,
 )
+from imlkd_brain.metrics.intervals import percentile_interval
 from imlkd_brain.metrics.likelihood_ratios import cllr, min_cllr, rocch_eer
 
 MACS_SECONDS = 3.0
@@ -151,20 +152,23 @@ def _intervals(located, values, labels, p_target, samples, seed):
     enrol = torch.tensor([number[name] for name in located.enrol_speakers])
     test = torch.tensor([number[name] for name in located.test_speakers])
     repeats = len(values) // len(located.pairs)
+    counts = bootstrap_counts(
+        len(number), samples, torch.Generator().manual_seed(seed)
+    )
     draws = bootstrap_over_speakers(
         values,
         labels,
         enrol[located.pairs[:, 0]].repeat(repeats),
         test[located.pairs[:, 1]].repeat(repeats),
-        p_target=p_target,
-        samples=samples,
-        seed=seed,
+        counts,
+        p_target,
     )
     intervals = {}
-    for figure, replicates in draws.items():
+    for figure, replicates in zip(("eer", "min_dcf"), draws, strict=True):
         if not replicates.isnan().all():
-            low, high = confidence_interval(replicates)
-            intervals.update({f"{figure}_low": low, f"{figure}_high": high})
+            low, high = percentile_interval(replicates)
+            intervals[f"{figure}_low"] = float(low)
+            intervals[f"{figure}_high"] = float(high)
     return intervals
 
 

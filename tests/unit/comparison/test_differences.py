@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from imlkd_brain.comparison.differences import (
+    correct_family,
     relative_differences,
     speaker_covariances,
     summarise,
 )
+from imlkd_brain.metrics.intervals import holm
 
 
 def table(values):
@@ -104,3 +106,12 @@ def test_summarise_by_hand():
     assert row["eer", "mean", "mean"] == 5.0
     assert row["eer", "mean", "std"] == pytest.approx(18**0.5)
     assert row["min_dcf", "mean", "mean"] == pytest.approx(0.45)
+
+
+def test_a_family_is_corrected_once_for_both_directions():
+    pairs = [("a", "b", 0.01), ("b", "a", 0.01), ("a", "c", 0.03)]
+    found = correct_family(
+        [{"method": m, "baseline": b, "p_value": p} for m, b, p in pairs]
+    )
+    assert [d["p_holm"] for d in found] == [0.02, 0.02, 0.03]
+    assert holm({"a": None}) == {"a": None}

@@ -3,13 +3,10 @@
 import pandas as pd
 import pytest
 
+from imlkd_brain.comparison.differences import as_text, correct_family
 from imlkd_brain.comparison.pairing import main, read_runs
 from imlkd_brain.errors import UserError
-from imlkd_brain.metrics.intervals import (
-    as_text,
-    correct_family,
-    relative_difference,
-)
+from imlkd_brain.metrics.intervals import relative_difference
 
 
 def report(folder, seed, eers):

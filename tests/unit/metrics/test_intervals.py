@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from bench_intervals import SPEAKERS, TRAININGS, coverage
 from scipy.stats import t
 
+from imlkd_brain.metrics.bootstrap import bootstrap_counts, replicated_means
 from imlkd_brain.metrics.intervals import (
-    correct_family,
-    holm,
+    percentile_interval,
     relative_difference,
     speaker_covariance,
 )
@@ -87,13 +88,18 @@ def test_only_what_folds_share_is_their_covariance():
     assert speaker_covariance(draws, folds, [frozenset("a")] * 6)[0] is None
 
 
-def test_a_family_is_corrected_once_for_both_directions():
-    pairs = [("a", "b", 0.01), ("b", "a", 0.01), ("a", "c", 0.03)]
-    found = correct_family(
-        [{"method": m, "baseline": b, "p_value": p} for m, b, p in pairs]
-    )
-    assert [d["p_holm"] for d in found] == [0.02, 0.02, 0.03]
-    assert holm({"a": None}) == {"a": None}
+def test_the_interval_is_as_wide_as_the_speakers_spread():
+    generator = torch.Generator().manual_seed(5)
+    per_speaker = torch.randn(400, generator=generator)
+    # Ten utterances a speaker, all alike: worth one, not ten.
+    values = per_speaker.repeat_interleave(10)
+    speaker = torch.arange(400).repeat_interleave(10)
+    counts = bootstrap_counts(400, 2000, generator)
+    _, replicates = replicated_means(values, speaker, counts)
+    low, high = percentile_interval(replicates)
+    expected = 2 * 1.96 * per_speaker.std() / 400**0.5
+    # 2,000 replicates place a 2.5 % quantile within about 5 %.
+    assert float(high - low) == pytest.approx(float(expected), rel=0.1)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
