@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import itertools
+import math
 import os
 import random
 import time
@@ -409,20 +410,44 @@ class IMLKDBrain(sb.Brain):
         return between and super()._should_save_intra_epoch_ckpt(*args)
 
     def check_loss_isfinite(self, loss):
-        """Names the batch of the first NaN; stops when NaN goes on."""
-        self.batch_isfinite = self._batch_isfinite(loss)
+        """Names the batch of the first NaN; stops when NaN goes on.
+
+        Processes that train together share the update, so what one of them
+        finds holds for all: they leave the batch out, or stop, together.
+        """
+        own = self._batch_isfinite(loss)
+        loss_isfinite, self.batch_isfinite = self._in_all_processes(
+            [own or bool(loss.isfinite()), own]
+        )
         if not self.batch_isfinite:
+            names = self._names_of_all([] if own else self.batch_ids)
             logger.warning(
                 f"Update {self.optimizer_step}: NaN or infinity in the batch "
-                f"of {', '.join(self.batch_ids)}. BatchNorm's statistics and "
+                f"of {', '.join(names)}. BatchNorm's statistics and "
                 "train_stats.csv leave it out."
             )
             if self.not_finite is None:
-                self.not_finite = self.optimizer_step, self.batch_ids
+                self.not_finite = self.optimizer_step, names
         try:
-            super().check_loss_isfinite(loss)
+            super().check_loss_isfinite(loss if loss_isfinite else loss * math.nan)
         except ValueError as error:
             raise UserError(self._diverged("the loss")) from error
+
+    def _in_all_processes(self, flags):
+        """Which flags (a list of bool) are true in every process."""
+        if not is_distributed_initialized():
+            return flags
+        common = torch.tensor(flags, dtype=torch.uint8, device=self.device)
+        torch.distributed.all_reduce(common, torch.distributed.ReduceOp.MIN)
+        return common.bool().tolist()
+
+    def _names_of_all(self, names):
+        """The names that each process has, in the order of ranks."""
+        if not is_distributed_initialized():
+            return names
+        gathered = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, list(names))
+        return list(itertools.chain.from_iterable(gathered))
 
     def _global(self):
         """Names of a global normalisation's statistics; they are no buffers."""

@@ -1163,6 +1163,53 @@ def test_processes_train_one_student_with_two_forwards_an_update(
     assert len({d["frames"] for d in draws[0]}) > 1
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_batch_of_nan_in_one_process_is_one_in_all(make, tmp_path, rank):
+    """All leave it out, all name it, and all give up at the same update."""
+
+    def train(patience, poisoned):
+        brain = make(
+            "scratch",
+            batch_size=2,
+            run_opts={
+                "distributed_backend": "gloo",
+                "skip_nonfinite_grads": True,
+                "nonfinite_patience": patience,
+            },
+        )
+        if brain._rank == rank:
+            poison(brain, "nan", [poisoned])
+        names, states = [], []
+        fit_batch = brain.fit_batch
+
+        def recorded(batch):
+            names.append(list(batch.id))
+            loss = fit_batch(batch)
+            weights = copy_of(brain.modules.embedding_model)
+            states.append({k: v.tolist() for k, v in weights.items()})
+            return loss
+
+        brain.fit_batch = recorded
+        try:
+            fit(brain)
+        except UserError as error:
+            return names, str(error)
+        return states, brain.train_stats["loss_ce"]
+
+    def train_both():
+        return train(patience=3, poisoned=1), train(patience=0, poisoned=0)
+
+    results = in_processes(2, tmp_path, train_both)
+    (states, loss), (others, other) = (of_rank[0] for of_rank in results)
+    # On CPUs all go on with rank 0's statistics of BatchNorm.
+    assert states[1] == states[0] == others[1]
+    assert math.isfinite(loss) and math.isfinite(other)
+    for names, sentence in (of_rank[1] for of_rank in results):
+        assert len(names) == 1
+        assert "the loss is not finite at update 0" in sentence
+        assert ", ".join(results[rank][1][0][0]) in sentence
+
+
 def test_a_single_process_draws_as_rank_zero_does(make):
     """The numbers of earlier trainings: seed and update alone."""
     brain = make("scratch", seed=7)
