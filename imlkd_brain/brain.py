@@ -429,7 +429,9 @@ class IMLKDBrain(sb.Brain):
             if self.not_finite is None:
                 self.not_finite = self.optimizer_step, names
         try:
-            super().check_loss_isfinite(loss if loss_isfinite else loss * math.nan)
+            super().check_loss_isfinite(
+                loss if loss_isfinite else loss * math.nan
+            )
         except ValueError as error:
             raise UserError(self._diverged("the loss")) from error
 

@@ -62,7 +62,6 @@ MAY_CHANGE = {
             "valid_trials",
             "verification_file",
             "initial_weights",
-            "export",
         )
     },
     "skip_prep": False,
@@ -75,8 +74,8 @@ MAY_CHANGE = {
     "internal_batch_size": None,
     "num_workers": 0,
 }
-# Objects that write logs and checkpoints, and what only repeats the seed or the
-# number of epochs, which are compared by themselves.
+# Objects that write logs and checkpoints, what only repeats the seed or the
+# number of epochs, and what is compared by itself.
 LEFT_OUT = {
     "__set_seed",
     "train_logger",
@@ -84,6 +83,7 @@ LEFT_OUT = {
     "checkpointer",
     "epoch_counter",
     "number_of_epochs",
+    "export",
 }
 # How data are read, at any depth of the YAML.
 READING = {
@@ -139,6 +139,8 @@ class TrainingRecord:
                     "optimizer_step_limit", run_opts, keys
                 ),
             },
+            # A finished training may export another of its checkpoints.
+            "export": keys.get("export"),
             "hyperparameters": resolved,
             "run_options": {
                 name: _run_option(name, run_opts, keys) for name in RUN_OPTIONS
@@ -205,8 +207,9 @@ class TrainingRecord:
         save_folder : str or Path
             Has the checkpoints.
         same_limits : bool
-            Whether the number of epochs and updates must be the same too;
-            otherwise they may be raised.
+            Whether the number of epochs and updates and the exported
+            checkpoint must be the same too; otherwise the former may be
+            raised and the latter may change.
 
         Returns
         -------
@@ -383,7 +386,8 @@ def differences(before, now, same_limits=False):
     before, now : dict
         The records' contents.
     same_limits : bool
-        Whether a raised number of epochs or updates is a difference.
+        Whether a raised number of epochs or updates is a difference, and
+        another checkpoint that is exported.
 
     Returns
     -------
@@ -404,6 +408,10 @@ def differences(before, now, same_limits=False):
         lowered = new is not None and (old is None or new < old)
         if lowered or (same_limits and old != new):
             found.append(_difference(name, old, new))
+    old, new = (r.get("export") for r in (before, now))
+    # A record of an earlier version has none.
+    if same_limits and None not in (old, new) and old != new:
+        found.append(_difference("export", old, new))
     said = []
     for part in ("hyperparameters", "run_options"):
         old, new = (dict(_leaves(r.get(part, {}))) for r in (before, now))

@@ -182,7 +182,7 @@ def _perturbed(name, speed):
     return name if speed == 1.0 else f"{name}-sp{speed:g}"
 
 
-def encode_speakers(dataset, path, expected=None):
+def encode_speakers(dataset, path, expected=None, begun=True):
     """Return the label encoder of the training speakers.
 
     Speakers are numbered in the order of their names, so that two runs on the
@@ -196,6 +196,9 @@ def encode_speakers(dataset, path, expected=None):
         Where the encoder is kept; read if it exists.
     expected : int, optional
         The number of speakers that the YAML claims, to check.
+    begun : bool
+        Whether there may be a checkpoint of the speakers in the file. If not,
+        a file of other speakers is replaced.
 
     Returns
     -------
@@ -204,8 +207,8 @@ def encode_speakers(dataset, path, expected=None):
     Raises
     ------
     UserError
-        If a kept encoder is of other speakers, if there are fewer than two,
-        or if their number is not ``expected``.
+        If a training has begun with other speakers, if there are fewer than
+        two, or if their number is not ``expected``.
     """
     speakers = sorted({row["spk_id"] for row in dataset.data.values()})
     if len(speakers) < 2:
@@ -219,7 +222,7 @@ def encode_speakers(dataset, path, expected=None):
             f"training annotation has {len(speakers)}; leave the key out, it "
             "is derived."
         )
-    run_on_main(_keep_encoder, args=[speakers, path])
+    run_on_main(_keep_encoder, args=[speakers, path, begun])
     encoder = _kept_encoder(path)
     encoder.expect_len(len(speakers))
     if sorted(encoder.lab2ind) != speakers:
@@ -230,9 +233,10 @@ def encode_speakers(dataset, path, expected=None):
     return encoder
 
 
-def _keep_encoder(speakers, path):
-    """Write the label encoder, where there is none."""
-    if _kept_encoder(path) is not None:
+def _keep_encoder(speakers, path, begun):
+    """Write the label encoder, where there is none to be kept."""
+    kept = _kept_encoder(path)
+    if kept is not None and (begun or sorted(kept.lab2ind) == speakers):
         return
     encoder = sb.dataio.encoder.CategoricalEncoder()
     for speaker in speakers:

@@ -17,7 +17,13 @@ from imlkd_brain.data.speakers import (
     doubt_about,
     utterance_key,
 )
-from imlkd_brain.data.trials import SHOWN_LINES, Trials, read_trials, shorten
+from imlkd_brain.data.trials import (
+    LABEL_STYLES,
+    SHOWN_LINES,
+    Trials,
+    read_trials,
+    shorten,
+)
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of
 from speechbrain.utils.data_utils import download_file
@@ -360,12 +366,33 @@ def _find_list(source, data_folder, save_folder):
             # Half a list reads as a list, so it gets its name when whole.
             with in_place_of(path) as temporary:
                 download_file(source, str(temporary), replace_existing=True)
+                _check_downloaded(temporary, source)
             return path
         except OSError as error:
             problem = f"cannot be downloaded ({error})"
     raise UserError(
         f"{source}: {problem}; put the trial list into {folders[0]} as {name}."
     )
+
+
+def _check_downloaded(path, source):
+    """Refuse what a server gave in place of a list, so that it is not kept.
+
+    Raises
+    ------
+    OSError
+        If it is no list, or not all of an official one.
+    """
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        lines = [line.split() for line in stream if line.strip()]
+    labels = {word for style in LABEL_STYLES for word in style}
+    if not lines or any(
+        len(fields) != 3 or fields[0] not in labels for fields in lines
+    ):
+        raise OSError("what comes is no trial list")
+    for name, n_trials in OFFICIAL_LISTS.values():
+        if source == OFFICIAL_SOURCE + name and len(lines) != n_trials:
+            raise OSError(f"{len(lines)} trials come, expected {n_trials}")
 
 
 def locate_known(trials, data_folder):

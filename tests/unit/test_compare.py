@@ -20,6 +20,13 @@ def test_a_student_of_another_teacher_is_refused(trained, monkeypatch):
         compare.check_trained(jobs)
 
 
+def test_another_choice_of_the_checkpoint_is_another_model(trained):
+    """`export` changes the model of a training that is done."""
+    trained["student_overrides"] = {"export": "best"}
+    with pytest.raises(UserError, match="export: last before, best now"):
+        compare.check_trained(plan(trained))
+
+
 def test_folds_are_prepared_at_the_sampling_rate_of_the_trainings(
     hparams, monkeypatch
 ):

@@ -105,6 +105,7 @@ def dataio_prep(hparams):
         train_data,
         os.path.join(hparams["save_folder"], "label_encoder.txt"),
         hparams.get("out_n_neurons"),
+        begun=has_checkpoint(hparams["save_folder"]),
     )
 
     label_pipeline = {

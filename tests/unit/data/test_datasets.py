@@ -316,6 +316,10 @@ def test_label_encoders_of_other_speakers_are_refused(corpus, tmp_path):
     )
     with pytest.raises(UserError, match="other speakers.*give a new one"):
         encode_speakers(more, path)
+    # A start that ended before its first checkpoint has learnt nobody.
+    encoder = encode_speakers(more, path, begun=False)
+    assert sorted(encoder.lab2ind) == list("abcde")
+    assert sorted(encode_speakers(more, path).lab2ind) == list("abcde")
 
 
 def test_a_label_encoder_cut_short_is_refused_or_rebuilt(corpus, tmp_path):

@@ -10,6 +10,7 @@ from helpers.verification import write
 from synthetic import in_processes
 
 from imlkd_brain.data.trial_audio import (
+    OFFICIAL_SOURCE,
     find_list,
     find_trial_list,
     locate_trials,
@@ -67,6 +68,31 @@ def test_a_list_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
     )
     assert find_list(url, str(tmp_path), str(save)) == expected
     assert [path.name for path in save.iterdir()] == ["veri_test2.txt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<html><body>Please log in</body></html>\n", "is no trial list"),
+        ("", "is no trial list"),
+        ("1 a/s/1.wav a/s/2.wav\n" * 3, "3 trials come, expected 37611"),
+    ],
+)
+def test_what_is_no_whole_list_is_not_kept(
+    tmp_path, monkeypatch, text, problem
+):
+    """A page of the server, or a part of an official list."""
+
+    def download(source, path, replace_existing):
+        with open(path, "w") as stream:
+            stream.write(text)
+
+    monkeypatch.setattr("imlkd_brain.data.trial_audio.download_file", download)
+    with pytest.raises(UserError, match=f"cannot be downloaded .*{problem}"):
+        find_list(
+            f"{OFFICIAL_SOURCE}veri_test2.txt", str(tmp_path), str(tmp_path)
+        )
+    assert not list(tmp_path.iterdir())
 
 
 class OneList(BaseHTTPRequestHandler):
