@@ -184,18 +184,42 @@ def check_same_features(teacher, compute_features, mean_var_norm, sample_rate):
                 "own, but teacher and student see the same features; use "
                 "norm_type sentence for both."
             )
-    pairs = (
-        ("compute_features", teacher.compute_features, compute_features),
-        ("mean_var_norm", teacher.mean_var_norm, mean_var_norm),
-    )
-    for key, theirs, ours in pairs:
+    found = feature_difference(teacher, compute_features, mean_var_norm)
+    if found is not None:
+        key, difference = found
+        raise UserError(
+            f"{key}: the teacher {teacher.source} was trained on other "
+            f"features ({difference}); teacher and student have to have "
+            "the same."
+        )
+
+
+def feature_difference(model, compute_features, mean_var_norm):
+    """Return the first setting in which a model's features are others.
+
+    Arguments
+    ---------
+    model : imlkd_brain.models.speaker_model.SpeakerModel
+        A trained model.
+    compute_features : torch.nn.Module
+        The student's features.
+    mean_var_norm : torch.nn.Module
+        The student's normalisation.
+
+    Returns
+    -------
+    tuple of str or None
+        ``compute_features`` or ``mean_var_norm``, and the setting with both
+        values. None if the features are the same.
+    """
+    for key, theirs, ours in (
+        ("compute_features", model.compute_features, compute_features),
+        ("mean_var_norm", model.mean_var_norm, mean_var_norm),
+    ):
         difference = _difference(theirs, ours)
         if difference is not None:
-            raise UserError(
-                f"{key}: the teacher {teacher.source} was trained on other "
-                f"features ({difference}); teacher and student have to have "
-                "the same."
-            )
+            return key, difference
+    return None
 
 
 def plain_settings(module):

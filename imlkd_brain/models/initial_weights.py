@@ -9,14 +9,18 @@ import torch
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.export import write_names
+from imlkd_brain.models.features import feature_difference
 from imlkd_brain.models.folder import (
     TEACHER_SPEAKERS,
     load_speaker_model,
     read_names,
 )
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
-def start_from(source, embedding_model, classifier, speakers):
+def start_from(source, embedding_model, classifier, speakers, features=None):
     """Give a new model the weights of a trained one.
 
     The embedding model takes all of its weights, by name. The classifier takes
@@ -34,6 +38,9 @@ def start_from(source, embedding_model, classifier, speakers):
         Maps (batch, 1, dim) to cosines (batch, 1, speakers).
     speakers : list of str
         The new speakers, in the order of the classifier's rows.
+    features : tuple, optional
+        compute_features and mean_var_norm of the new model. There is a
+        warning where the trained model's are others.
 
     Returns
     -------
@@ -47,6 +54,15 @@ def start_from(source, embedding_model, classifier, speakers):
         has another shape; the layer is named.
     """
     model = load_speaker_model(source)
+    # Going on with other features is possible: speech at 8 kHz, for example.
+    found = None if features is None else feature_difference(model, *features)
+    if found is not None:
+        key, difference = found
+        logger.warning(
+            f"initial_weights: {source} was trained on other features ({key}: "
+            f"{difference}), so what it has learnt fits these in part only; "
+            "give its own features if they are not meant to change."
+        )
     state = model.embedding_model.state_dict()
     _check_same_layers(source, state, embedding_model.state_dict())
     embedding_model.load_state_dict(state)
@@ -62,13 +78,17 @@ def keep_speakers(source, save_folder):
 
     Arguments
     ---------
-    source : str or Path
-        An inference folder or a training output folder.
+    source : str or Path or None
+        An inference folder or a training output folder. With None, what an
+        earlier start with other options wrote is removed.
     save_folder : str or Path
         Where ``teacher_speakers.txt`` goes.
     """
-    names = load_speaker_model(source).learnt_speakers
-    write_names(Path(save_folder) / TEACHER_SPEAKERS, names)
+    path = Path(save_folder) / TEACHER_SPEAKERS
+    if source is None:
+        path.unlink(missing_ok=True)
+        return
+    write_names(path, load_speaker_model(source).learnt_speakers)
 
 
 def inherited_speakers(save_folder, teacher=None):

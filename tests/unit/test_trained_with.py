@@ -25,7 +25,9 @@ from imlkd_brain.trained_with import (
     load_training,
     model_identity,
 )
+from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+from speechbrain.processing.features import InputNormalization
 
 STUDENT = str(HPARAMS / "iml_kd.yaml")
 
@@ -286,6 +288,17 @@ def test_a_trained_model_is_where_a_training_starts(tmp_path):
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_initial_weights_of_other_features_are_said(tmp_path, caplog):
+    """Layers of equal shape do not say how long a frame is."""
+    write_model(tmp_path / "trained")
+    norm = InputNormalization(norm_type="sentence", std_norm=False)
+    for hop, said in ((10, False), (5, True)):
+        caplog.clear()
+        features = Fbank(n_mels=20, hop_length=hop), norm
+        start_from(tmp_path / "trained", *new_model(), ["zoe"], features)
+        assert ("hop_length: 160, the student's: 80" in caplog.text) == said
+
+
 def test_whom_the_initial_weights_have_learnt_is_kept(tmp_path):
     """With the teacher's speakers, also when the first model is gone."""
     save = tmp_path / "save"
@@ -300,6 +313,9 @@ def test_whom_the_initial_weights_have_learnt_is_kept(tmp_path):
     assert inherited_speakers(save, teacher) == sorted(
         [*TRAIN_SPEAKERS, "yan", "zoë"]
     )
+    # A later start without initial weights, before the first checkpoint
+    keep_speakers(None, save)
+    assert inherited_speakers(save) == []
 
 
 @pytest.mark.parametrize(

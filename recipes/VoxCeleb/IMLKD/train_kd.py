@@ -233,15 +233,18 @@ def add_initial_weights(hparams, label_encoder):
     Not where there is a checkpoint, which has these weights trained on.
     """
     source = hparams["initial_weights"]
-    if source is None or has_checkpoint(hparams["save_folder"]):
+    if has_checkpoint(hparams["save_folder"]):
+        return
+    run_on_main(keep_speakers, args=[source, hparams["save_folder"]])
+    if source is None:
         return
     n_rows = start_from(
         source,
         hparams["embedding_model"],
         hparams["classifier"],
         [label_encoder.ind2lab[i] for i in range(len(label_encoder))],
+        (hparams["compute_features"], hparams["mean_var_norm"]),
     )
-    run_on_main(keep_speakers, args=[source, hparams["save_folder"]])
     logger.info(
         f"Initial weights: {source}, with the classifier's rows of {n_rows} of "
         f"{len(label_encoder)} training speakers."
