@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
+from imlkd_brain.data.speaker_maps import WAY_OUT, SpeakerNames
 from imlkd_brain.data.speakers import (
     AUDIO_SUFFIXES,
-    WAY_OUT,
-    SpeakerNames,
     doubt_about,
     utterance_key,
 )
@@ -152,7 +151,7 @@ def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
         name on the enrolment side that is none of them is an utterance.
     speaker_map : str or Path, optional
         Whose voice each utterance has; without it the speakers come from the
-        data folder, see :class:`imlkd_brain.data.speakers.SpeakerNames`.
+        data folder, see :class:`imlkd_brain.data.speaker_maps.SpeakerNames`.
 
     Returns
     -------

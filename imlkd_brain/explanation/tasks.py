@@ -13,7 +13,8 @@ import speechbrain as sb
 from imlkd_brain.data.audio import read_waveform, seconds_of
 from imlkd_brain.data.crops import crop
 from imlkd_brain.data.held_out import check_held_out, training_speakers
-from imlkd_brain.data.speakers import WAY_OUT, SpeakerNames, utterance_key
+from imlkd_brain.data.speaker_maps import WAY_OUT, SpeakerNames
+from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.data.trial_audio import find_list, locate_trials
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError

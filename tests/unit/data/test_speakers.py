@@ -5,7 +5,8 @@ import torch
 from synthetic import write_wav
 
 from imlkd_brain.data.held_out import check_held_out
-from imlkd_brain.data.speakers import SpeakerNames, read_speaker_map, speaker_of
+from imlkd_brain.data.speaker_maps import SpeakerNames, read_speaker_map
+from imlkd_brain.data.speakers import speaker_of, utterance_key
 from imlkd_brain.data.trial_audio import (
     locate_known,
     locate_trials,
@@ -200,3 +201,17 @@ def test_speakers_at_another_speed_are_the_same_speakers(tmp_path):
     located = locate_trials(corpus(tmp_path, "{s}/{u}.wav"), tmp_path)
     with pytest.raises(UserError, match=r"2 of its 3 speakers \(anna, bert\)"):
         check_held_out(located, {"m": ["anna-sp0.9", "bert-sp1.1"]})
+
+
+@pytest.mark.parametrize(
+    "inside, key",
+    [
+        ("id1/song-1.wav", "id1/song-1"),
+        ("song-1.flac", "song-1"),
+        ("wav/id1/a/1.wav", "id1/a/1"),
+        ("dev/wav/id1/a/1.wav", "id1/a/1"),
+    ],
+)
+def test_an_utterances_name_is_the_same_wherever_its_corpus_lies(inside, key):
+    for root in ("/data/one", "/data/two", "/else/where/a/corpus"):
+        assert utterance_key(f"{root}/{inside}", ["/data", root]) == key
