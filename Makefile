@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE := recipes/VoxCeleb/IMLKD
 
-.PHONY: demo compare test lint bench clean
+.PHONY: demo explain compare test lint bench clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
+
+# Where the demo's models look.
+explain: .venv/explain
+	cd $(RECIPE) && ../../../$(BIN)/python explain.py hparams/minivox/explain.yaml
 
 compare: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python -m imlkd_brain.corpora.minivox --data_folder data/minivox

@@ -12,6 +12,7 @@ Authors
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -126,6 +127,17 @@ def check_done(command, done):
     record.check(folder, os.path.join(folder, SAVE), same_limits=True)
 
 
+def next_command():
+    """A command that works where the demo was started."""
+    if "MAKELEVEL" in os.environ:
+        return "make explain"
+    python = shlex.quote(sys.executable)
+    return (
+        f"{python} -m pip install 'captum>=0.7' && "
+        f"{python} explain.py hparams/minivox/explain.yaml"
+    )
+
+
 def main():
     """Runs the steps and says how long each took."""
     seconds = {}
@@ -142,7 +154,7 @@ def main():
         }
     )
     print(table.to_string(index=False))
-    print("\nNext: `python explain.py hparams/minivox/explain.yaml`.")
+    print(f"\nNext, to see where the models look:\n    {next_command()}")
 
 
 if __name__ == "__main__":
