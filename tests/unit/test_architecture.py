@@ -154,7 +154,9 @@ def test_modules_and_scripts_are_short():
         for path in paths:
             lines = len(path.read_text(encoding="utf-8").splitlines())
             if lines > most and path.name not in MAY_BE_LONGER:
-                long.append(f"{path.relative_to(ROOT)}: {lines} of {most} lines")
+                long.append(
+                    f"{path.relative_to(ROOT)}: {lines} of {most} lines"
+                )
     assert not long, "\n".join(long)
 
 
