@@ -15,6 +15,7 @@ import re
 import runpy
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,9 @@ def help_of(module, kept={}):  # noqa: B006 - kept for all tests
         printed, argv = io.StringIO(), sys.argv
         sys.argv = [module, "--help"]
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+                # The module was imported before.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit:
             pass

@@ -30,10 +30,8 @@ CORPORA_MAY_IMPORT = {"errors", "files", "locks", "corpora"}
 
 MOST_LINES = 500
 MOST_LINES_OF_A_SCRIPT = 250
-# SpeechBrain wants a data preparation in one file.
-MAY_BE_LONGER = {"voxceleb_prepare.py"}
 # These wait for their turn.
-MAY_BE_LONGER |= {"brain.py", "trained_with.py", "train_kd.py", "explain.py"}
+MAY_BE_LONGER = {"brain.py", "trained_with.py", "train_kd.py", "explain.py"}
 MAY_BE_LONGER |= {"objective.py", "integrated_inputs.py"}
 
 
