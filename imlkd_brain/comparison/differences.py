@@ -1,11 +1,12 @@
-"""Differences between methods, with bootstrap intervals.
+"""Tables of differences between methods, with intervals.
 
-There are few speakers, and seeds matter. So methods are only compared within
-runs, and intervals come from resampling the runs and, within each run, its
-test speakers.
+Methods are compared within runs, because folds and seeds change EERs more
+than methods do. :mod:`imlkd_brain.metrics.intervals` has the statistics.
 
 Authors: IML-KD contributors
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,36 @@ from imlkd_brain.metrics.intervals import (
 )
 
 MEAN = "mean"  # of the EERs of the durations, beside POOLED
+
+
+@dataclass(frozen=True)
+class SpeakerCovariance:
+    """How test speakers that folds share move the methods' mean EERs.
+
+    Arguments
+    ---------
+    pair : str
+        The pair of models.
+    duration : str
+        ``mean`` or ``pooled``.
+    methods : list of str
+        Names of the M methods.
+    covariance : list of list of float
+        Of their mean EERs, (M, M), in squared percent.
+    degrees : int
+        Degrees of freedom.
+    """
+
+    pair: str
+    duration: str
+    methods: list
+    covariance: list
+    degrees: int
+
+    def of(self, *methods):
+        """Return the covariance of some methods, (M, M)."""
+        places = [self.methods.index(method) for method in methods]
+        return np.array(self.covariance)[np.ix_(places, places)]
 
 
 def summarise(rows):
@@ -68,21 +99,21 @@ def relative_differences(
     rows : pandas.DataFrame
         See :func:`collect_runs`.
     pair : str
-        Which (teacher, student) pair.
+        The pair of models.
     methods, baselines : sequence of str
-        What is compared with what; a method is not compared with itself.
+        Each method is compared with each baseline, but not with itself.
     duration : str
         Name of a duration, ``pooled``, or ``mean`` for the mean of the
         durations' EERs in each run.
-    covariance : dict, optional
-        From :func:`speaker_covariances`. Without it test speakers that folds
-        share are taken as given.
+    covariance : SpeakerCovariance, optional
+        From :func:`speaker_covariances`. If not given, intervals hold for
+        these test speakers only, where folds share them.
 
     Returns
     -------
     differences : list of dict
-        ``method``, ``baseline``, ``duration``, what
-        :func:`imlkd_brain.metrics.intervals.relative_difference` says, and
+        ``method``, ``baseline``, ``duration``, the values of
+        :func:`imlkd_brain.metrics.intervals.relative_difference`, and
         ``p_holm``, corrected for the number of comparisons in the list.
     """
     chosen = (rows["pair"] == pair) & (rows["group"] == ALL)
@@ -102,14 +133,9 @@ def relative_differences(
                 continue
             shared = {}
             if covariance is not None:
-                places = [
-                    covariance["methods"].index(m) for m in (method, baseline)
-                ]
                 shared = {
-                    "covariance": np.array(covariance["covariance"])[
-                        np.ix_(places, places)
-                    ],
-                    "degrees": covariance["degrees"],
+                    "covariance": covariance.of(method, baseline),
+                    "degrees": covariance.degrees,
                 }
             found = relative_difference(
                 eers[method], eers[baseline], folds, **shared
@@ -125,65 +151,51 @@ def relative_differences(
     return correct_family(differences)
 
 
-def speaker_covariances(replicates, speakers, folds):
-    """What test speakers that folds share bring to the methods' mean EERs.
+def speaker_covariances(draws):
+    """Measure how test speakers that folds share move the methods' mean EERs.
 
     Arguments
     ---------
-    replicates, speakers
-        See :func:`collect_runs`.
-    folds : list
-        The fold of each run.
+    draws : list of imlkd_brain.comparison.scores.Draws
+        One for each pair.
 
     Returns
     -------
-    covariances : list of dict
-        For each pair, and for the mean of the durations and the pooled EER:
-        ``pair``, ``duration``, ``methods``, ``covariance`` and ``degrees`` of
-        :func:`imlkd_brain.metrics.intervals.speaker_covariance`. Left out where
-        there are too few speakers to tell.
+    covariances : list of SpeakerCovariance
+        For each pair, of the mean of the durations and of the pooled EER. A
+        pair with too few test speakers has none.
     """
     covariances = []
-    for pair in dict.fromkeys(key[0] for key in replicates):
-        methods, durations = (
-            list(dict.fromkeys(key[i] for key in replicates if key[0] == pair))
-            for i in (2, 3)
-        )
-        single = [d for d in durations if d != POOLED]
+    for pair in draws:
+        single = [d for d in pair.durations if d != POOLED]
         for name, averaged in ((MEAN, single), (POOLED, [POOLED])):
-            values = [
-                [
-                    torch.stack(
-                        [replicates[pair, i, method, d] for d in averaged]
-                    ).mean(0)
-                    for method in methods
-                ]
-                for i in range(len(folds))
-            ]
-            values = torch.stack([torch.stack(run) for run in values]).numpy()
-            found, degrees = speaker_covariance(values, folds, speakers)
+            places = [pair.durations.index(duration) for duration in averaged]
+            eers = torch.stack([pair.eers[:, :, place] for place in places])
+            found, degrees = speaker_covariance(
+                eers.mean(0).numpy(), pair.folds, pair.speakers
+            )
             if found is not None:
                 covariances.append(
-                    {
-                        "pair": pair,
-                        "duration": name,
-                        "methods": methods,
-                        "covariance": found.tolist(),
-                        "degrees": degrees,
-                    }
+                    SpeakerCovariance(
+                        pair=pair.pair,
+                        duration=name,
+                        methods=pair.methods,
+                        covariance=found.tolist(),
+                        degrees=degrees,
+                    )
                 )
     return covariances
 
 
 def what_intervals_cover(folds, speakers_known):
-    """What an interval of a report allows for, in words.
+    """Say in words what an interval of a report covers.
 
     Arguments
     ---------
     folds : list
         The fold of each run.
     speakers_known : bool
-        Whether there is a bootstrap over the test speakers.
+        Whether a bootstrap over the test speakers is part of it.
 
     Returns
     -------
@@ -230,33 +242,3 @@ def correct_family(differences):
         {**d, "p_holm": corrected[name]}
         for name, d in zip(names, differences, strict=True)
     ]
-
-
-def as_text(difference):
-    """A cell of a table: the difference, its interval and both p-values.
-
-    Arguments
-    ---------
-    difference : dict or None
-        From :func:`correct_family`; None is a method against itself.
-
-    Returns
-    -------
-    str
-        The cell.
-
-    Example
-    -------
-    >>> as_text({"relative": -15.0, "low": -20.0, "high": -9.5,
-    ...          "p_value": 0.004, "p_holm": 0.012})
-    '-15.0 (-20.0 to -9.5, p=0.004, Holm 0.012)'
-    """
-    if difference is None or difference["relative"] is None:
-        return "-"
-    text = f"{difference['relative']:+.1f}"
-    if difference["p_value"] is None:
-        return text
-    return (
-        f"{text} ({difference['low']:+.1f} to {difference['high']:+.1f}, "
-        f"p={difference['p_value']:.3f}, Holm {difference['p_holm']:.3f})"
-    )

@@ -1,57 +1,88 @@
-"""Runs of several reports of ``compare.py``, paired, without their models.
+"""Pairs the runs of several reports of ``compare.py``, without their models.
 
-Intervals and p-values are those of :mod:`imlkd_brain.metrics.intervals`, as in each
-report, from the EERs of the runs alone: they are over folds and their trainings,
-and over test speakers only where each fold has its own. What test speakers that
-folds share add is not in them.
+The statistics are those of :mod:`imlkd_brain.metrics.intervals`, as in each
+report. Intervals are over folds and their trainings. They are also over the
+test speakers that folds share if the reports have the speakers' covariances of
+both methods. Reports from before 2026-11-26 do not have them.
 
 Example
 -------
 Two sets of seeds, and two rows of a third report under another name::
 
-    python -m imlkd_brain.comparison.pairing docs/results/unseen docs/results/unseen_second \
-        docs/results/eta4_unseen:_eta4 --methods iml_kd iml_kd_plus
+    python -m imlkd_brain.comparison.pairing docs/results/unseen \
+        docs/results/unseen_second docs/results/eta4_unseen:_eta4 \
+        --methods iml_kd iml_kd_plus
 
 Authors: IML-KD contributors
 """
 
 import argparse
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from imlkd_brain.comparison.differences import as_text, correct_family
+from imlkd_brain.comparison.differences import (
+    correct_family,
+    what_intervals_cover,
+)
+from imlkd_brain.comparison.report import RESULTS, RUNS, read_covariances
+from imlkd_brain.comparison.tables import as_text
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.metrics.intervals import relative_difference
 
-COLUMNS = ["pair", "fold", "seed", "method", "duration", "group", "eer"]
+KEYS = ["pair", "fold", "seed"]
+COLUMNS = [*KEYS, "method", "duration", "group", "eer"]
 
 
-def read_runs(folders):
-    """Pooled EERs of the methods that all runs of the reports have.
+@dataclass(frozen=True)
+class PairedReport:
+    """The pooled EERs of a report, and the covariances of its speakers.
+
+    Arguments
+    ---------
+    eers : pandas.DataFrame
+        In percent, one row for each run (pair, fold, seed), one column for
+        each method.
+    covariances : dict
+        Pair to its
+        :class:`imlkd_brain.comparison.differences.SpeakerCovariance`, which
+        has the methods' names in the report, without suffix.
+    suffix : str
+        What the columns add to the methods' names.
+    """
+
+    eers: pd.DataFrame
+    covariances: dict
+    suffix: str
+
+
+def read_reports(folders):
+    """Read the pooled EERs of several reports.
 
     Arguments
     ---------
     folders : list of str
-        Report folders of ``compare.py``; what follows a colon is added to the
+        Report folders of ``compare.py``. What follows a colon is added to the
         names of the folder's methods.
 
     Returns
     -------
-    pandas.DataFrame
-        EER in percent, a row a run (pair, fold, seed), a column a method.
+    list of PairedReport
 
     Raises
     ------
     UserError
         If a folder has no such report, or two have the same run of a method.
     """
-    parts = []
+    reports, seen = [], set()
     for given in folders:
         folder, _, suffix = given.partition(":")
-        path = Path(folder, "runs.csv")
+        path = Path(folder, RUNS)
         if not path.is_file():
             raise UserError(
                 f"{path}: no such file; a report folder of compare.py is "
@@ -66,41 +97,109 @@ def read_runs(folders):
             )
         chosen = (rows["duration"] == POOLED) & (rows["group"] == ALL)
         rows = rows.loc[chosen, COLUMNS]
-        parts.append(rows.assign(method=rows["method"] + suffix))
-    rows = pd.concat(parts)
-    keys = ["pair", "fold", "seed", "method"]
-    twice = rows[rows.duplicated(keys)]
-    if len(twice):
-        pair, fold, seed, method = twice.iloc[0][keys]
-        raise UserError(
-            f"{method}, {pair}, fold {fold}, seed {seed}: in two of the "
-            "reports; leave one out, or give it a name, FOLDER:SUFFIX."
-        )
-    # Methods in the order of the reports; pivot sorts them.
-    table = rows.pivot(index=keys[:3], columns="method", values="eer")
-    return table[list(dict.fromkeys(rows["method"]))].dropna(axis="columns")
+        rows["method"] += suffix
+        for key in rows[[*KEYS, "method"]].itertuples(index=False):
+            if key in seen:
+                raise UserError(
+                    f"{key.method}, {key.pair}, fold {key.fold}, seed "
+                    f"{key.seed}: in two of the reports; leave one out, or "
+                    "give it a name, FOLDER:SUFFIX."
+                )
+            seen.add(key)
+        # Methods in the order of the report; pivot sorts them.
+        eers = rows.pivot(index=KEYS, columns="method", values="eer")
+        eers = eers[list(dict.fromkeys(rows["method"]))]
+        kept = Path(folder, RESULTS)
+        results = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+        covariances = {
+            c.pair: c for c in read_covariances(results) if c.duration == POOLED
+        }
+        reports.append(PairedReport(eers, covariances, suffix))
+    return reports
 
 
-def pairing_table(table, methods):
-    """The table of a page: each method's EER, and some methods against it.
+def join_runs(reports):
+    """Join the methods that all runs of the reports have.
 
     Arguments
     ---------
-    table : pandas.DataFrame
-        As :func:`read_runs` returns it.
+    reports : list of PairedReport
+        From :func:`read_reports`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        EER in percent, one row for each run (pair, fold, seed), one column
+        for each method.
+    """
+    rows = pd.concat([report.eers.stack() for report in reports])
+    table = rows.unstack("method").sort_index()
+    methods = dict.fromkeys(name for report in reports for name in report.eers)
+    return table[list(methods)].dropna(axis="columns")
+
+
+def joint_covariance(reports, method, baseline):
+    """Covariance that shared test speakers bring to two methods' mean EERs.
+
+    It is the mean over the reports' runs: trainings with other seeds owe as
+    much to the speakers. Reports of other speakers owe less, so the mean is
+    too wide there rather than too narrow.
+
+    Arguments
+    ---------
+    reports : list of PairedReport
+        From :func:`read_reports`.
+    method, baseline : str
+        Names of two methods, with suffix.
+
+    Returns
+    -------
+    dict
+        ``covariance`` (2, 2) and ``degrees`` for
+        :func:`imlkd_brain.metrics.intervals.relative_difference`. Empty if a
+        report has one of the two methods alone, or no covariances.
+    """
+    found, n_runs = [], []
+    for report in reports:
+        here = [m for m in (method, baseline) if m in report.eers]
+        if not here:
+            continue
+        names = [m.removesuffix(report.suffix) for m in here]
+        for pair, eers in report.eers.groupby(level="pair"):
+            covariance = report.covariances.get(pair)
+            if len(here) < 2 or covariance is None:
+                return {}
+            found.append((covariance.of(*names), covariance.degrees))
+            n_runs.append(len(eers))
+    return {
+        "covariance": np.average(
+            [covariance for covariance, _ in found], axis=0, weights=n_runs
+        ),
+        "degrees": min(degrees for _, degrees in found),
+    }
+
+
+def pairing_table(reports, methods):
+    """Tabulate each method's EER, and some methods against it.
+
+    Arguments
+    ---------
+    reports : list of PairedReport
+        From :func:`read_reports`.
     methods : list of str
         Which are compared with all others.
 
     Returns
     -------
     str
-        A table in Markdown.
+        A sentence on the intervals, and a table in Markdown.
 
     Raises
     ------
     UserError
         If a method is not among those of all runs.
     """
+    table = join_runs(reports)
     for method in methods:
         if method not in table:
             raise UserError(
@@ -108,21 +207,27 @@ def pairing_table(table, methods):
                 f"{', '.join(table)} are."
             )
     folds = table.index.get_level_values("fold").tolist()
-    differences = correct_family(
-        [
-            {
-                "method": method,
-                "baseline": name,
-                **relative_difference(table[method], table[name], folds),
-            }
-            for name in table
-            for method in methods
-            if method != name
-        ]
-    )
+    differences, without = [], set()
+    for name in table:
+        for method in methods:
+            if method == name:
+                continue
+            shared = joint_covariance(reports, method, name)
+            if not shared:
+                without.add((method, name))
+            found = relative_difference(
+                table[method], table[name], folds, **shared
+            )
+            differences.append({"method": method, "baseline": name, **found})
+    differences = correct_family(differences)
     found = {(d["method"], d["baseline"]): d for d in differences}
+    mixed = 0 < len(without) < len(found)
     head = ["", "EER", *(f"{m} to it | lower" for m in methods)]
+    covered = what_intervals_cover(folds, len(without) < len(found))
     lines = [
+        f"{len(table)} runs, intervals: {covered}"
+        + "; * without test speakers that folds share" * mixed,
+        "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * (2 + 2 * len(methods)),
     ]
@@ -130,7 +235,8 @@ def pairing_table(table, methods):
         cells = [name, f"{baseline.mean():.2f} ± {baseline.std():.2f}"]
         for method in methods:
             d = found.get((method, name))
-            cells += [as_text(d), "" if d is None else str(d["lower"])]
+            mark = "*" * (mixed and (method, name) in without)
+            cells += [as_text(d) + mark, "" if d is None else str(d["lower"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -140,16 +246,14 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m imlkd_brain.comparison.pairing",
         description="Pair the runs of several reports of compare.py: pooled "
-        "EER in %, relative differences in % with 95 % intervals over folds "
-        "and trainings, p and p with Holm's correction for all comparisons of "
-        "the table, and the number of runs in which a method is lower.",
+        "EER in %, relative differences in % with 95 % intervals, p and p "
+        "with Holm's correction for all comparisons of the table, and the "
+        "number of runs in which a method is lower.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER[:SUFFIX]")
     parser.add_argument("--methods", nargs="+", required=True)
     given = parser.parse_args(arguments)
-    table = read_runs(given.folders)
-    print(f"{len(table)} runs")
-    print(pairing_table(table, given.methods))
+    print(pairing_table(read_reports(given.folders), given.methods))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Lists the trainings of a comparison: folders, commands, dependencies.
+"""Lists the runs of a comparison, and the trainings of each run.
 
-A *run* is one fold and seed: one teacher, and each method's student on the
-same data order, chunks, augmentation and initialisation.
+A *run* is one fold and one seed of a pair of models: one teacher, and one
+student for each method. All of them see the same data order, chunks and
+augmentation, and all students start from the same weights.
 
 Authors: IML-KD contributors
 """
@@ -9,15 +10,17 @@ Authors: IML-KD contributors
 import json
 import os
 import sys
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import INFERENCE
+from imlkd_brain.trained_with import TrainingRecord
 
 TEACHER = "teacher"
-
 CACHE = "teacher_cache"
-OVERRIDES = "overrides.json"
+
 KEYS = """
 output_folder report_folder data_folder runs train_teacher train_student
 teacher_overrides student_overrides pairs methods baselines evaluate durations
@@ -26,20 +29,135 @@ test_trials
 """.split()
 
 
-def run_folder(output_folder, pair, run):
-    """Return the folder of one fold and seed of a pair.
+@dataclass(frozen=True)
+class Pair:
+    """A teacher and a student that are trained with the same methods.
 
-    Example
-    -------
-    >>> run_folder("out", "small", {"fold": 0, "seed": 1}).as_posix()
-    'out/runs/small/fold0_seed1'
+    Arguments
+    ---------
+    teacher, student : dict
+        Overrides of the teacher's and of the student's YAML.
+    teacher_of : str
+        The pair whose teacher it is: its own name, or another pair's.
     """
-    name = f"fold{run['fold']}_seed{run['seed']}"
-    return Path(output_folder, "runs", pair, name)
+
+    teacher: dict
+    student: dict
+    teacher_of: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fold and seed of a pair.
+
+    Arguments
+    ---------
+    pair : str
+        The pair's name.
+    fold, seed : int
+        Fold of the corpus and seed of the trainings.
+    folder : Path
+        Has a folder for each model.
+    teacher_folder : Path
+        Where its teacher is trained, in another pair's run if they share it.
+    dev_trials, test_trials : Path
+        Trial lists of the fold. Their speakers are not trained on.
+    scored_trials : Path
+        The list that the models are scored on.
+    """
+
+    pair: str
+    fold: int
+    seed: int
+    folder: Path
+    teacher_folder: Path
+    dev_trials: Path
+    test_trials: Path
+    scored_trials: Path
+
+    @property
+    def annotations(self):
+        """The folder with the CSVs of its training and dev utterances."""
+        return self.folder / "csv"
+
+    @property
+    def columns(self):
+        """What a table says of the run: pair, fold and seed."""
+        return {"pair": self.pair, "fold": self.fold, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How models are trained: script, YAMLs and options of all trainings.
+
+    Arguments
+    ---------
+    script : Path
+        ``train_kd.py``.
+    teacher_yaml, student_yaml : str
+        YAMLs of teachers and students.
+    data_folder : str
+        The corpus.
+    device : str, optional
+        Device of the trainings; SpeechBrain's choice if not given.
+    teacher_cache : bool
+        Whether the students of a run share what the teacher says, on disk.
+    """
+
+    script: Path
+    teacher_yaml: str
+    student_yaml: str
+    data_folder: str
+    device: str | None = None
+    teacher_cache: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a comparison.
+
+    Arguments
+    ---------
+    name : str
+        ``teacher``, or the name of a method.
+    folder : Path
+        Its output folder.
+    command : list of str
+        What starts it: Python, script, YAML and options.
+    waits_for : Path, optional
+        The folder of the training that has to be done before.
+    overrides : dict
+        What the comparison's YAML changes of the training's YAML.
+    data : dict
+        Files and folders that decide its result, by the names that
+        :meth:`imlkd_brain.trained_with.TrainingRecord.add_data` has for them.
+    """
+
+    name: str
+    folder: Path
+    command: list
+    waits_for: Path | None = None
+    overrides: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+
+    @cached_property
+    def record(self):
+        """What the command asks for, as a training keeps it."""
+        return TrainingRecord.of_command(self.command[2:])
+
+    @property
+    def is_done(self):
+        """Whether it has exported its model."""
+        return is_done(self.folder)
+
+
+def is_done(folder):
+    """Whether a training's folder has its exported model."""
+    return (folder / INFERENCE / "hyperparams.yaml").is_file()
 
 
 def check_keys(hparams, hparams_file):
-    """Refuses a YAML without all that a comparison reads."""
+    """Refuse a YAML without one of the keys of a comparison."""
     missing = [key for key in KEYS if key not in hparams]
     if missing:
         raise UserError(
@@ -48,172 +166,317 @@ def check_keys(hparams, hparams_file):
         )
 
 
-def plan(hparams):
-    """Lists every training as a dict: name, folder, command and dependency."""
-    jobs = []
-    for pair, models in hparams["pairs"].items():
-        for run in hparams["runs"]:
-            place = run_folder(hparams["output_folder"], pair, run)
-            cache = place / CACHE if hparams["teacher_cache"] else None
-            shared = {
-                "seed": run["seed"],
-                "data_folder": hparams["data_folder"],
-                "train_annotation": place / "csv" / "train.csv",
-                "valid_annotation": place / "csv" / "dev.csv",
-                "valid_trials": fold_list(hparams, run, "dev"),
-                "skip_prep": True,
-            }
-            teacher = {
-                **hparams["teacher_overrides"],
-                **(models.get("teacher") or {}),
-            }
-            taught_by = teacher_folder(hparams, pair, run)
-            if taught_by not in [other["folder"] for other in jobs]:
-                places = {**shared, "output_folder": taught_by}
-                jobs.append(
-                    job(
-                        hparams,
-                        "train_teacher",
-                        taught_by,
-                        places,
-                        teacher,
-                        None,
-                    )
-                )
-            for name, overrides in hparams["methods"].items():
-                student = {
-                    **hparams["student_overrides"],
-                    **(models.get("student") or {}),
-                    **overrides,
-                }
-                places = {
-                    **shared,
-                    "teacher_folder": place / TEACHER,
-                    "teacher_cache": cache,
-                    "output_folder": place / name,
-                }
-                jobs.append(
-                    job(
-                        hparams,
-                        "train_student",
-                        place / name,
-                        places,
-                        student,
-                        taught_by,
-                    )
-                )
-    return jobs
+def read_pairs(pairs, teacher_overrides, student_overrides):
+    """Read the pairs of a YAML, and add the overrides that all of them share.
 
+    Arguments
+    ---------
+    pairs : dict
+        Name to its overrides, with the keys ``teacher``, ``student`` and
+        ``teacher_of``, each of which may be left out. A pair that is None is
+        left out.
+    teacher_overrides, student_overrides : dict
+        Overrides for all pairs; a pair's own win.
 
-def teacher_folder(hparams, pair, run):
-    """Where a pair's teacher is trained: `teacher_of` names another pair."""
-    owner = hparams["pairs"][pair].get("teacher_of", pair)
-    return run_folder(hparams["output_folder"], owner, run) / TEACHER
+    Returns
+    -------
+    dict
+        Name to :class:`Pair`.
 
-
-def link_teachers(hparams):
-    """Links the teachers of other pairs to where a pair's own would be."""
-    for pair, models in hparams["pairs"].items():
-        if models.get("teacher_of", pair) == pair:
-            continue
-        for run in hparams["runs"]:
-            link = run_folder(hparams["output_folder"], pair, run) / TEACHER
-            target = teacher_folder(hparams, pair, run)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not os.path.lexists(link):
-                link.symlink_to(os.path.relpath(target, link.parent))
-            elif link.resolve() != target.resolve():
-                raise UserError(
-                    f"{link}: this pair has another teacher already; remove "
-                    f"it, or correct `teacher_of` of {pair} in the YAML."
-                )
-
-
-def job(hparams, recipe, folder, places, overrides, depends):
-    """Describes one training."""
-    script = str(hparams["train_script"])
-    command = [sys.executable, script, hparams[recipe]]
-    for key, value in {**places, **overrides}.items():
-        command += [f"--{key}", option(value)]
-    command.append("--noprogressbar")
-    if hparams["device"]:
-        command += ["--device", hparams["device"]]
+    Example
+    -------
+    >>> read_pairs({"small": {"student": {"lr": 0.1}}}, {}, {"eta": 1.0})
+    {'small': Pair(teacher={}, student={'eta': 1.0, 'lr': 0.1}, teacher_of='small')}
+    """
     return {
-        "folder": folder,
-        "command": command,
-        "depends": depends,
-        "overrides": overrides,
-        "data": training_files(places, overrides),
+        name: Pair(
+            teacher={**teacher_overrides, **(models.get("teacher") or {})},
+            student={**student_overrides, **(models.get("student") or {})},
+            teacher_of=models.get("teacher_of", name),
+        )
+        for name, models in pairs.items()
+        if models is not None
     }
 
 
-def training_files(places, overrides):
-    """What a training's result depends on, by the name in its record."""
+def list_runs(
+    output_folder, data_folder, pairs, folds_and_seeds, scored_trials=None
+):
+    """List the runs of a comparison, pair by pair.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Of the comparison.
+    data_folder : str or Path
+        The corpus, with the trial lists of its folds.
+    pairs : dict
+        From :func:`read_pairs`.
+    folds_and_seeds : list of dict
+        ``fold`` and ``seed`` of each run.
+    scored_trials : str or Path, optional
+        The list that all runs are scored on. If not given, each run is scored
+        on the test list of its fold.
+
+    Returns
+    -------
+    list of Run
+
+    Raises
+    ------
+    UserError
+        If a trial list is missing.
+    """
+    if scored_trials is not None and not Path(scored_trials).is_file():
+        raise UserError(
+            f"{scored_trials}: no such trial list; build the corpus that has "
+            "it (the head of hparams/minivox/unseen.yaml has the command for "
+            "data/uqm), or correct `test_trials` in the YAML."
+        )
+    runs = []
+    for pair, models in pairs.items():
+        for entry in folds_and_seeds:
+            fold, seed = entry["fold"], entry["seed"]
+            folder = run_folder(output_folder, pair, fold, seed)
+            owner = run_folder(output_folder, models.teacher_of, fold, seed)
+            test = fold_list(data_folder, fold, "test")
+            runs.append(
+                Run(
+                    pair=pair,
+                    fold=fold,
+                    seed=seed,
+                    folder=folder,
+                    teacher_folder=owner / TEACHER,
+                    dev_trials=fold_list(data_folder, fold, "dev"),
+                    test_trials=test,
+                    scored_trials=Path(scored_trials or test),
+                )
+            )
+    return runs
+
+
+def run_folder(output_folder, pair, fold, seed):
+    """Return the folder of one fold and seed of a pair.
+
+    Example
+    -------
+    >>> run_folder("out", "small", 0, 1).as_posix()
+    'out/runs/small/fold0_seed1'
+    """
+    return Path(output_folder, "runs", pair, f"fold{fold}_seed{seed}")
+
+
+def fold_list(data_folder, fold, part):
+    """Return the trial list of a fold.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        The corpus.
+    fold : int
+        Number of the fold.
+    part : str
+        ``dev`` or ``test``.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UserError
+        If there is no such list.
+    """
+    path = Path(data_folder, "trials", f"fold{fold}_{part}.txt")
+    if path.is_file():
+        return path
+    folds = sorted(
+        other.name[len("fold") : -len(f"_{part}.txt")]
+        for other in path.parent.glob(f"fold*_{part}.txt")
+    )
+    if folds:
+        raise UserError(
+            f"{path}: no such trial list; this corpus has lists of the folds "
+            f"{', '.join(folds)}, so correct `runs` in the YAML."
+        )
+    raise UserError(
+        f"{path}: no such trial list; correct `data_folder` in the YAML, or "
+        "build a corpus with folds there, with `python -m "
+        f"imlkd_brain.corpora.minivox --data_folder {data_folder}` or `python "
+        f"-m imlkd_brain.corpora.speechocean762 --data_folder {data_folder}`."
+    )
+
+
+def plan(runs, pairs, methods, recipe):
+    """List the trainings of a comparison, each teacher before its students.
+
+    Arguments
+    ---------
+    runs : list of Run
+        From :func:`list_runs`.
+    pairs : dict
+        From :func:`read_pairs`.
+    methods : dict
+        Name to the method's overrides of the student's YAML.
+    recipe : Recipe
+        How models are trained.
+
+    Returns
+    -------
+    list of Training
+    """
+    trainings, teachers = [], set()
+    for run in runs:
+        shared = {
+            "seed": run.seed,
+            "data_folder": recipe.data_folder,
+            "train_annotation": run.annotations / "train.csv",
+            "valid_annotation": run.annotations / "dev.csv",
+            "valid_trials": run.dev_trials,
+            "skip_prep": True,
+        }
+        pair = pairs[run.pair]
+        if run.teacher_folder not in teachers:
+            teachers.add(run.teacher_folder)
+            places = {**shared, "output_folder": run.teacher_folder}
+            trainings.append(
+                make_training(TEACHER, recipe, places, pair.teacher)
+            )
+        cache = run.folder / CACHE if recipe.teacher_cache else None
+        for name, overrides in methods.items():
+            places = {
+                **shared,
+                "teacher_folder": run.folder / TEACHER,
+                "teacher_cache": cache,
+                "output_folder": run.folder / name,
+            }
+            trainings.append(
+                make_training(
+                    name,
+                    recipe,
+                    places,
+                    {**pair.student, **overrides},
+                    waits_for=run.teacher_folder,
+                )
+            )
+    return trainings
+
+
+def make_training(name, recipe, places, overrides, waits_for=None):
+    """Describe one training.
+
+    Arguments
+    ---------
+    name : str
+        ``teacher``, or the name of a method.
+    recipe : Recipe
+        How models are trained.
+    places : dict
+        Options that the comparison gives: files, folders and the seed.
+        ``output_folder`` is a Path.
+    overrides : dict
+        Options that its YAML gives; they win over the places.
+    waits_for : Path, optional
+        The folder of the training that has to be done before.
+
+    Returns
+    -------
+    Training
+    """
+    yaml = recipe.teacher_yaml if name == TEACHER else recipe.student_yaml
     given = {**places, **overrides}
-    names = {
+    command = [sys.executable, str(recipe.script), yaml]
+    for key, value in given.items():
+        command += [f"--{key}", option(value)]
+    command.append("--noprogressbar")
+    if recipe.device:
+        command += ["--device", recipe.device]
+    data = {
         "train_annotation": "train_annotation",
         "valid_annotation": "valid_annotation",
         "valid_trials": "valid_trials",
         "teacher": "teacher_folder",
         "initial_weights": "initial_weights",
     }
-    return {name: given[key] for name, key in names.items() if key in given}
+    return Training(
+        name=name,
+        folder=places["output_folder"],
+        command=command,
+        waits_for=waits_for,
+        overrides=overrides,
+        data={part: given[key] for part, key in data.items() if key in given},
+    )
 
 
 def option(value):
-    """Writes an override's value so that the command line leaves it whole."""
+    """Write an override's value so that the command line does not change it.
+
+    Example
+    -------
+    >>> option("a=b"), option([1.0, None])
+    ('"a\\\\u003db"', '[1.0, null]')
+    """
     text = str(value) if isinstance(value, Path) else value
     # JSON is YAML, and what is quoted has no `: ` or `#` to trip over; the
     # command line is split at `=`.
     return json.dumps(text, ensure_ascii=False).replace("=", "\\u003d")
 
 
-def fold_list(hparams, run, part):
-    """The trial list of a fold, dev or test."""
-    folder = Path(hparams["data_folder"], "trials")
-    path = folder / f"fold{run['fold']}_{part}.txt"
-    if not path.is_file():
-        raise UserError(
-            f"{path}: missing; build the corpus with `python -m "
-            f"imlkd_brain.corpora.minivox --data_folder {hparams['data_folder']}`, or "
-            "correct `runs` in the YAML."
-        )
-    return path
+def preparation(run, pair, data_folder):
+    """Options of ``prepare_voxceleb`` for the annotations of a run.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+    pair : Pair
+        Its pair.
+    data_folder : str
+        The corpus.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of ``prepare_voxceleb``.
+    """
+    options = {
+        "data_folder": str(data_folder),
+        "save_folder": str(run.annotations),
+        "verification_pairs_file": str(run.test_trials),
+        "splits": ["train", "dev"],
+        "random_segment": True,
+        "dev_pairs_file": str(run.dev_trials),
+        "begun": any(run.folder.glob("*/save/CKPT*")),
+    }
+    # The models of a pair have one sampling rate, or their training stops.
+    overrides = {**pair.teacher, **pair.student}
+    if "sample_rate" in overrides:
+        options["sample_rate"] = overrides["sample_rate"]
+    return options
 
 
-def test_list(hparams, run):
-    """The trial list that a run's models are scored on."""
-    if hparams["test_trials"] is None:
-        return fold_list(hparams, run, "test")
-    path = Path(hparams["test_trials"])
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such trial list; see `test_trials` in the YAML, whose "
-            "head says how to build the corpus."
-        )
-    return path
+def link_teachers(runs):
+    """Link shared teachers to where each run's own teacher would be.
 
+    Arguments
+    ---------
+    runs : list of Run
+        Those whose teacher is trained in another pair's run get a link.
 
-def is_done(folder):
-    """Whether a training has exported its model."""
-    return (folder / INFERENCE / "hyperparams.yaml").is_file()
-
-
-def check_overrides(current):
-    """Compares the overrides that an earlier version kept, where it did."""
-    record = current["folder"] / OVERRIDES
-    if not record.is_file():
-        return
-    before, now = json.loads(record.read_text()), current["overrides"]
-    different = [
-        f"{key} {before.get(key, 'left out')} before, "
-        f"{now.get(key, 'left out')} now"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
-    if different:
-        raise UserError(
-            f"{current['folder']}: trained with other options "
-            f"({'; '.join(different)}); give the method another name or "
-            "the comparison another output_folder, or remove this folder."
-        )
+    Raises
+    ------
+    UserError
+        If a run has another teacher already.
+    """
+    for run in runs:
+        link = run.folder / TEACHER
+        if link == run.teacher_folder:
+            continue
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(link):
+            link.symlink_to(os.path.relpath(run.teacher_folder, link.parent))
+        elif link.resolve() != run.teacher_folder.resolve():
+            raise UserError(
+                f"{link}: this pair has another teacher already; remove it, "
+                f"or correct `teacher_of` of {run.pair} in the YAML."
+            )

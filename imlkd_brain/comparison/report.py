@@ -6,13 +6,14 @@ Authors: IML-KD contributors
 import argparse
 import json
 import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from imlkd_brain.comparison.differences import (
     MEAN,
-    as_text,
+    SpeakerCovariance,
     relative_differences,
     speaker_covariances,
     summarise,
@@ -23,7 +24,12 @@ from imlkd_brain.comparison.figures import (
     method_dots,
     training_curves,
 )
-from imlkd_brain.comparison.plan import TEACHER, run_folder
+from imlkd_brain.comparison.plan import TEACHER
+from imlkd_brain.comparison.tables import (
+    difference_table,
+    group_table,
+    summary_table,
+)
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -32,9 +38,47 @@ from imlkd_brain.files import write_json, write_whole
 from imlkd_brain.models.folder import STATS_FILE, load_speaker_model
 from imlkd_brain.models.speaker_model import model_size
 
+RUNS, CURVES, RESULTS, TABLE = (
+    "runs.csv",
+    "curves.csv",
+    "results.json",
+    "table.md",
+)
 
-def read_curves(output_folder, pairs, runs, methods):
-    """Dev EER of every training, epoch by epoch.
+
+@dataclass(frozen=True)
+class About:
+    """What a report says of itself, at the head of ``results.json``.
+
+    Arguments
+    ---------
+    date, machine, command : str
+        When, where and how it was made.
+    runs : list of dict
+        ``fold`` and ``seed`` of each run.
+    baselines : list of str
+        Methods that the others are compared with.
+    sizes : dict
+        From :func:`model_sizes`.
+    """
+
+    date: str
+    machine: str
+    command: str
+    runs: list
+    baselines: list
+    sizes: dict
+
+
+def read_curves(runs, methods):
+    """Read the dev EER of every training, epoch by epoch.
+
+    Arguments
+    ---------
+    runs : list of imlkd_brain.comparison.plan.Run
+        Their students are trained.
+    methods : list of str
+        Names of the students.
 
     Returns
     -------
@@ -45,67 +89,94 @@ def read_curves(output_folder, pairs, runs, methods):
     Raises
     ------
     UserError
-        If a training has left no statistics.
+        If a training has no statistics.
     """
     tables = []
-    for pair in pairs:
-        for run in runs:
-            for method in methods:
-                folder = run_folder(output_folder, pair, run) / method
-                path = folder / STATS_FILE
-                if not path.is_file():
-                    raise UserError(
-                        f"{path}: missing; delete {folder} and run again."
-                    )
-                stats = pd.read_csv(path)
-                tables.append(
-                    pd.DataFrame(
-                        {
-                            "pair": pair,
-                            **run,
-                            "method": method,
-                            "epoch": stats["epoch"],
-                            "updates": stats["updates"],
-                            "minutes": stats["train seconds"].cumsum() / 60,
-                            "eer": stats["valid EER"],
-                        }
-                    )
+    for run in runs:
+        for method in methods:
+            folder = run.folder / method
+            path = folder / STATS_FILE
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: missing; delete {folder} and run again."
                 )
+            stats = pd.read_csv(path)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        **run.columns,
+                        "method": method,
+                        "epoch": stats["epoch"],
+                        "updates": stats["updates"],
+                        "minutes": stats["train seconds"].cumsum() / 60,
+                        "eer": stats["valid EER"],
+                    }
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 
-def write_report(hparams, rows, replicates, speakers, curves, about):
-    """Write what a comparison found: tables, JSON and figures.
+def model_sizes(runs, methods):
+    """Count parameters and MACs of each model of each pair.
 
     Arguments
     ---------
-    hparams : dict
-        ``report_folder``, ``pairs``, ``methods``, ``runs``, ``baselines``,
-        ``durations``, ``plots``, and ``output_folder`` for the models' sizes.
-    rows, replicates, speakers
-        See :func:`collect_runs`.
+    runs : list of imlkd_brain.comparison.plan.Run
+        The models of a pair's first run are counted.
+    methods : list of str
+        Names of the models.
+
+    Returns
+    -------
+    dict
+        ``{pair: {method: {"parameters": int, "macs": int}}}``, MACs for 3 s.
+    """
+    first = {}
+    for run in runs:
+        first.setdefault(run.pair, run.folder)
+    return {
+        pair: {
+            name: dict(
+                zip(
+                    ("parameters", "macs"),
+                    model_size(load_speaker_model(folder / name)),
+                    strict=True,
+                )
+            )
+            for name in methods
+        }
+        for pair, folder in first.items()
+    }
+
+
+def write_report(folder, about, rows, draws, curves, plots=False):
+    """Write what a comparison found: tables, CSVs, JSON and figures.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The report folder.
+    about : About
+        The head of the results.
+    rows, draws
+        See :func:`imlkd_brain.comparison.scores.collect_runs`.
     curves : pandas.DataFrame
         See :func:`read_curves`.
-    about : dict
-        Date, machine and command, copied into the results.
+    plots : bool
+        Whether to draw figures.
 
     Returns
     -------
     text : str
         The tables, in Markdown, as written to ``table.md``.
     """
-    folder = Path(hparams["report_folder"])
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(folder / "runs.csv", index=False, float_format="%.6g")
-    curves.to_csv(folder / "curves.csv", index=False, float_format="%.6g")
+    rows.to_csv(folder / RUNS, index=False, float_format="%.6g")
+    curves.to_csv(folder / CURVES, index=False, float_format="%.6g")
     summary = summarise(rows)
-    methods = [TEACHER, *hparams["methods"]]
-    folds = [run["fold"] for run in hparams["runs"]]
     results = {
-        **about,
-        "runs": hparams["runs"],
-        "baselines": list(hparams["baselines"]),
-        "sizes": _sizes(hparams, methods),
+        **asdict(about),
         "summary": [
             {
                 "pair": pair,
@@ -121,9 +192,11 @@ def write_report(hparams, rows, replicates, speakers, curves, about):
             for (figure, duration), values in row.groupby(level=[0, 1])
             for values in [values.droplevel([0, 1]).to_dict()]
         ],
-        "speakers": speaker_covariances(replicates, speakers, folds),
+        "speakers": [asdict(c) for c in speaker_covariances(draws)],
     }
-    return _write_differences(folder, rows, curves, results, hparams["plots"])
+    return _write_differences(
+        folder, rows, curves, results, folder if plots else None
+    )
 
 
 def rewrite_report(folder, figures=None):
@@ -135,7 +208,7 @@ def rewrite_report(folder, figures=None):
         A report folder, with ``runs.csv``, ``curves.csv`` and
         ``results.json``.
     figures : str or Path, optional
-        Where to draw its figures; if not given, there are none.
+        Where to draw its figures; none are drawn if not given.
 
     Returns
     -------
@@ -148,15 +221,16 @@ def rewrite_report(folder, figures=None):
         If one of the files is missing.
     """
     folder = Path(folder)
-    for name in ("runs.csv", "curves.csv", "results.json"):
+    for name in (RUNS, CURVES, RESULTS):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder / name}: no such file; a report folder of compare.py "
                 "is expected."
             )
-    results = json.loads((folder / "results.json").read_text("utf-8"))
+    results = json.loads((folder / RESULTS).read_text("utf-8"))
     if "baselines" not in results:
-        # Older reports: a method's differences name all but itself.
+        # Older reports do not list them. The differences of a method name all
+        # baselines but itself.
         named = {}
         for d in results["differences"]:
             others = named.setdefault(d["method"], [])
@@ -164,39 +238,44 @@ def rewrite_report(folder, figures=None):
         results["baselines"] = max(reversed(named.values()), key=len)
     return _write_differences(
         folder,
-        pd.read_csv(folder / "runs.csv"),
-        pd.read_csv(folder / "curves.csv"),
+        pd.read_csv(folder / RUNS),
+        pd.read_csv(folder / CURVES),
         results,
-        figures is not None,
         figures,
     )
 
 
-def _write_differences(folder, rows, curves, results, plot, figures=None):
-    """Write differences, tables and figures of results; returns the tables."""
+def read_covariances(results):
+    """Read the speakers' covariances of a report.
+
+    Arguments
+    ---------
+    results : dict
+        The content of ``results.json``. Older ones have no covariances.
+
+    Returns
+    -------
+    list of SpeakerCovariance
+    """
+    return [SpeakerCovariance(**kept) for kept in results.get("speakers", [])]
+
+
+def _write_differences(folder, rows, curves, results, figures=None):
+    """Write differences, tables and figures of results; return the tables."""
     baselines = results["baselines"]
-    covariances = {
-        (found["pair"], found["duration"]): found
-        for found in results.get("speakers", [])
-    }
+    covariances = {(c.pair, c.duration): c for c in read_covariances(results)}
     folds = [run["fold"] for run in results["runs"]]
-    # As it was found: runs.csv has six digits of what it is the mean of.
-    summary = pd.DataFrame(results["summary"])
-    summary = summary.set_index(
-        ["pair", "group", "method", "figure", "duration"]
-    )[["mean", "std"]].astype(float)
-    summary = summary.unstack(["figure", "duration"])
-    summary = summary.reorder_levels([1, 2, 0], axis=1).sort_index(axis=1)
-    differences = []
-    parts = []
+    summary = _summary_of(results)
+    differences, parts = [], []
     pairs = list(dict.fromkeys(rows["pair"]))
     for pair in pairs:
         own = rows[rows["pair"] == pair]
         methods = list(dict.fromkeys(own["method"]))
         durations = list(dict.fromkeys(own["duration"]))
         columns = [*(d for d in durations if d != POOLED), MEAN, POOLED]
-        sizes = results["sizes"][pair]
-        parts.append(_table(summary, pair, methods, columns, sizes))
+        sizes = {m: results["sizes"][pair][m] for m in methods}
+        parts.append(summary_table(summary, pair, columns, sizes))
+        of_pair = []
         for duration in (MEAN, POOLED):
             covariance = covariances.get((pair, duration))
             found = relative_differences(
@@ -208,175 +287,61 @@ def _write_differences(folder, rows, curves, results, plot, figures=None):
                 covariance,
             )
             covered = what_intervals_cover(folds, covariance is not None)
-            parts.append(_difference_table(found, baselines, covered))
-            differences += [
+            parts.append(difference_table(found, baselines, covered))
+            of_pair += [
                 {"pair": pair, **difference, "interval": covered}
                 for difference in found
             ]
-        parts.append(_group_table(summary, pair, methods))
-        if plot:
-            _draw(
-                Path(figures or folder),
-                f"_{pair}" if len(pairs) > 1 else "",
-                methods,
-                baselines,
-                own,
-                [d for d in differences if d["pair"] == pair],
-                curves[curves["pair"] == pair],
+        differences += of_pair
+        parts.append(group_table(summary, pair, methods))
+        if figures is not None:
+            end = f"_{pair}" if len(pairs) > 1 else ""
+            place = Path(figures)
+            place.mkdir(parents=True, exist_ok=True)
+            training_curves(
+                place / f"curves{end}.png", curves[curves["pair"] == pair]
+            )
+            method_dots(
+                place / f"methods{end}.png", own[own["group"] == ALL], methods
+            )
+            _draw_differences(
+                place / f"differences{end}.png", of_pair, methods, baselines
             )
     text = "\n\n".join(parts) + "\n"
     results = {**results, "differences": differences}
-    write_json(folder / "results.json", results, indent=1)
-    write_whole(folder / "table.md", text)
+    write_json(folder / RESULTS, results, indent=1)
+    write_whole(folder / TABLE, text)
     return text
 
 
-def _draw(folder, end, methods, baselines, rows, differences, curves):
-    """The figures of one pair; ``end`` is what their names end with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    training_curves(folder / f"curves{end}.png", curves)
-    overall = rows["group"] == ALL
-    method_dots(folder / f"methods{end}.png", rows[overall], methods)
+def _summary_of(results):
+    """Read the summary of a report, as :func:`summarise` gave it.
+
+    It is not computed from ``runs.csv``, which has six digits of each EER.
+    """
+    summary = pd.DataFrame(results["summary"])
+    summary = summary.set_index(
+        ["pair", "group", "method", "figure", "duration"]
+    )[["mean", "std"]].astype(float)
+    summary = summary.unstack(["figure", "duration"])
+    return summary.reorder_levels([1, 2, 0], axis=1).sort_index(axis=1)
+
+
+def _draw_differences(path, differences, methods, baselines):
+    """Draw the differences of the pooled EER of one pair."""
     pooled = [d for d in differences if d["duration"] == POOLED]
-    if pooled:
-        words = f"95 % intervals {pooled[0]['interval']}"
-        if pooled[0]["p_value"] is None:
-            words = "no intervals, as there is one run"
-        difference_intervals(
-            folder / f"differences{end}.png",
-            pooled,
-            [method for method in methods if method != TEACHER],
-            baselines,
-            f"Relative difference of the pooled EER\n{words}",
-        )
-
-
-def _sizes(hparams, methods):
-    """Parameters and MACs of each method's model, from the first run."""
-    sizes = {}
-    for pair in hparams["pairs"]:
-        folder = run_folder(hparams["output_folder"], pair, hparams["runs"][0])
-        sizes[pair] = {
-            name: dict(
-                zip(
-                    ("parameters", "macs"),
-                    model_size(load_speaker_model(folder / name)),
-                    strict=True,
-                )
-            )
-            for name in methods
-        }
-    return sizes
-
-
-def _table(summary, pair, methods, durations, sizes):
-    """EER and minDCF of each method and duration, in Markdown."""
-    lines = [
-        f"**{pair}**: EER in %, mean ± standard deviation over runs "
-        "(mean: of the durations; pooled: all of them under one threshold; "
-        "minDCF: normalised, prior 0.01, mean of the durations)",
-        "",
-        "| method | parameters | MACs (3 s) | "
-        + " | ".join(durations)
-        + " | minDCF |",
-        "|---|---|---|" + "---|" * (len(durations) + 1),
-    ]
-    for method in methods:
-        row = summary.loc[(pair, ALL, method)]
-        cells = [
-            _mean_and_spread(row["eer", d, "mean"], row["eer", d, "std"])
-            for d in durations
-        ]
-        size = sizes[method]
-        lines.append(
-            f"| {method} | {size['parameters'] / 1e6:.3f} M "
-            f"| {size['macs'] / 1e6:.1f} M | "
-            + " | ".join(cells)
-            + f" | {row['min_dcf', MEAN, 'mean']:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def _mean_and_spread(mean, std):
-    """``mean ± std``; the mean alone where one run has no spread.
-
-    Example
-    -------
-    >>> _mean_and_spread(12.345, 1.0), _mean_and_spread(12.345, float("nan"))
-    ('12.35 ± 1.00', '12.35')
-    """
-    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
-
-
-def _difference_table(differences, baselines, covered):
-    """Relative differences to each baseline, in Markdown."""
-    which = {MEAN: "the mean of the durations' EERs", POOLED: "the pooled EER"}
-    duration = differences[0]["duration"] if differences else POOLED
-    found = {(d["method"], d["baseline"]): d for d in differences}
-    compared = {frozenset(names) for names in found}
-    lines = [
-        f"Relative difference of {which[duration]} in % (95 % interval, p, p "
-        f"with Holm's correction for {len(compared)} comparisons), intervals: "
-        f"{covered}; negative is better",
-        "",
-        "| method | " + " | ".join(f"to {b}" for b in baselines) + " |",
-        "|---|" + "---|" * len(baselines),
-    ]
-    for method in dict.fromkeys(d["method"] for d in differences):
-        cells = [as_text(found.get((method, b))) for b in baselines]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _group_table(summary, pair, methods):
-    """EER of each method and pack, mean over durations and runs."""
-    groups = [
-        group
-        for group in summary.loc[pair].index.get_level_values(0).unique()
-        if group != ALL
-    ]
-    lines = [
-        "EER in % by pack, mean over durations and over the runs that test it",
-        "",
-        "| method | " + " | ".join(groups) + " |",
-        "|---|" + "---|" * len(groups),
-    ]
-    for method in methods:
-        cells = [
-            f"{summary.loc[(pair, group, method)]['eer', MEAN, 'mean']:.2f}"
-            for group in groups
-        ]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def dev_table(curves):
-    """Dev EER of each method at its last epoch, mean over runs, best first.
-
-    The lowest of all epochs is beside it: on a dozen dev speakers it is often
-    that of an epoch far from done.
-
-    Arguments
-    ---------
-    curves : pandas.DataFrame
-        See :func:`read_curves`.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        Columns pair, method, eer, std, lowest, minutes.
-    """
-    run = ["pair", "method", "fold", "seed"]
-    ended = curves.groupby(run, sort=False).agg(
-        eer=("eer", "last"), lowest=("eer", "min"), minutes=("minutes", "max")
+    if not pooled:
+        return
+    words = f"95 % intervals {pooled[0]['interval']}"
+    if pooled[0]["p_value"] is None:
+        words = "no intervals, as there is one run"
+    difference_intervals(
+        path,
+        pooled,
+        [method for method in methods if method != TEACHER],
+        baselines,
+        f"Relative difference of the pooled EER\n{words}",
     )
-    table = ended.groupby(["pair", "method"], sort=False).agg(
-        eer=("eer", "mean"),
-        std=("eer", "std"),
-        lowest=("lowest", "mean"),
-        minutes=("minutes", "mean"),
-    )
-    return table.sort_values(["pair", "eer"]).reset_index()
 
 
 def main(arguments=None):

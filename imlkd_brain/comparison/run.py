@@ -9,11 +9,9 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 
-import pandas as pd
 from tqdm import tqdm
 
-from imlkd_brain.comparison.plan import CACHE, is_done, run_folder, test_list
-from imlkd_brain.data.trial_audio import locate_known
+from imlkd_brain.comparison.plan import CACHE, is_done
 from imlkd_brain.errors import UserError
 from imlkd_brain.locks import locked
 
@@ -26,86 +24,100 @@ KEEP_MEMORY = {
 
 
 @contextmanager
-def sole_use(jobs):
-    """Keeps other comparisons out of this one's runs.
+def sole_use(runs):
+    """Keep other comparisons out of these runs.
 
-    They share names, and would train the same folder at once or remove the
-    teacher's answers that a training here is reading.
+    Comparisons with the same output folder share runs. Two of them at once
+    would train in the same folder, or one would remove the teacher's answers
+    that the other's trainings read.
+
+    Arguments
+    ---------
+    runs : list of Run
+        Their folders are made and locked.
+
+    Raises
+    ------
+    UserError
+        If another comparison uses one of them.
     """
     with ExitStack() as stack:
-        for place in sorted({current["folder"].parent for current in jobs}):
+        places = {run.folder for run in runs}
+        places |= {run.teacher_folder.parent for run in runs}
+        for place in sorted(places):
             place.mkdir(parents=True, exist_ok=True)
             busy = (
-                f"{place}: another comparison is at work on this run; "
-                "start again when it has ended."
+                f"{place}: another comparison uses this run; start again when "
+                "it has ended."
             )
             stack.enter_context(locked(place / ".lock", busy))
         yield
 
 
-def check_unseen(hparams):
-    """Refuses trials with a speaker that a model of the run was trained on."""
-    for pair in hparams["pairs"]:
-        for run in hparams["runs"]:
-            place = run_folder(hparams["output_folder"], pair, run)
-            trained = pd.read_csv(place / "csv" / "train.csv")["spk_id"]
-            listed = locate_known(
-                test_list(hparams, run), hparams["test_folder"]
-            )
-            known = set(trained) & set(listed.speakers)
-            if known:
-                raise UserError(
-                    f"{test_list(hparams, run)}: {min(known)} is a training "
-                    f"speaker of {place.name}; test on others."
-                )
+def drop_caches(trainings, unfinished):
+    """Remove the teacher's answers of runs whose trainings are all done.
 
-
-def drop_caches(hparams, unfinished):
-    """Removes the teacher's answers where no training needs them any more."""
-    needed = {current["folder"].parent for current in unfinished}
-    for pair in hparams["pairs"]:
-        for run in hparams["runs"]:
-            place = run_folder(hparams["output_folder"], pair, run)
-            if place not in needed:
-                shutil.rmtree(place / CACHE, ignore_errors=True)
-
-
-def run_jobs(hparams, jobs):
-    """Runs the trainings in parallel, each after its teacher.
-
-    A failed training does not stop the others; what failed is said at the
-    end.
+    Arguments
+    ---------
+    trainings : list of Training
+        All trainings of the comparison.
+    unfinished : list of Training
+        Those that are still to be done.
     """
-    waiting = [j for j in jobs if not is_done(j["folder"])]
+    needed = {training.folder.parent for training in unfinished}
+    for place in {training.folder.parent for training in trainings} - needed:
+        shutil.rmtree(place / CACHE, ignore_errors=True)
+
+
+def run_trainings(trainings, at_a_time=1, threads=None):
+    """Run the trainings that are not done, each after its teacher.
+
+    A failed training does not stop the others.
+
+    Arguments
+    ---------
+    trainings : list of Training
+        From :func:`imlkd_brain.comparison.plan.plan`.
+    at_a_time : int
+        How many run side by side.
+    threads : int, optional
+        CPU threads of each.
+
+    Raises
+    ------
+    UserError
+        At the end, if a training has failed.
+    """
+    waiting = [t for t in trainings if not t.is_done]
     running, failed = [], []
     bar = tqdm(
-        total=len(jobs),
-        initial=len(jobs) - len(waiting),
+        total=len(trainings),
+        initial=len(trainings) - len(waiting),
         desc="trainings",
         dynamic_ncols=True,
     )
     try:
         while waiting or running:
-            for process, current in list(running):
+            for process, training in list(running):
                 if process.poll() is None:
                     continue
-                running.remove((process, current))
+                running.remove((process, training))
                 bar.update()
-                drop_caches(hparams, [*waiting, *(j for _, j in running)])
-                if process.returncode or not is_done(current["folder"]):
-                    failed.append(current["folder"])
-            blocked = [j for j in waiting if j["depends"] in failed]
-            failed += [j["folder"] for j in blocked]
-            waiting = [j for j in waiting if j not in blocked]
+                drop_caches(trainings, [*waiting, *(t for _, t in running)])
+                if process.returncode or not training.is_done:
+                    failed.append(training.folder)
+            blocked = [t for t in waiting if t.waits_for in failed]
+            failed += [t.folder for t in blocked]
+            waiting = [t for t in waiting if t not in blocked]
             ready = [
-                j
-                for j in waiting
-                if j["depends"] is None or is_done(j["depends"])
+                t
+                for t in waiting
+                if t.waits_for is None or is_done(t.waits_for)
             ]
-            for current in ready[: hparams["jobs"] - len(running)]:
-                waiting.remove(current)
-                running.append((start(hparams, current), current))
-                bar.set_postfix_str("/".join(current["folder"].parts[-2:]))
+            for training in ready[: at_a_time - len(running)]:
+                waiting.remove(training)
+                running.append((_start(training, threads), training))
+                bar.set_postfix_str("/".join(training.folder.parts[-2:]))
             time.sleep(0.2)
     except BaseException:
         for process, _ in running:
@@ -118,36 +130,36 @@ def run_jobs(hparams, jobs):
         bar.close()
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(jobs)} trainings failed (first: "
-            f"{failed[0]}, see its output.txt); the others are kept, run the "
-            "same command again when the cause is removed."
+            f"{len(failed)} of {len(trainings)} trainings failed (first: "
+            f"{failed[0]}, see its output.txt); the others are kept. Remove "
+            "the cause and run the same command again."
         )
 
 
-def start(hparams, current):
-    """Starts one training with its share of the cores."""
-    current["folder"].mkdir(parents=True, exist_ok=True)
-    with open(current["folder"] / "output.txt", "a") as output:
+def _start(training, threads):
+    """Start one training; its output is added to ``output.txt``."""
+    training.folder.mkdir(parents=True, exist_ok=True)
+    with open(training.folder / "output.txt", "a") as output:
         return subprocess.Popen(
-            current["command"],
+            training.command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=child_environment(hparams["threads"]),
+            env=child_environment(threads),
         )
 
 
 def child_environment(threads=None):
-    """Return the environment of a training started by another script.
+    """Return the environment for a script that this process starts.
 
     Arguments
     ---------
     threads : int, optional
-        CPU threads it may use; its own choice without.
+        CPU threads of the script; its own choice if not given.
 
     Returns
     -------
     environment : dict
-        What is set in this process's own environment wins.
+        Variables that are set for this process keep their values.
 
     Example
     -------

@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from imlkd_brain.comparison.plan import TEACHER, run_folder
-from imlkd_brain.data.crops import POOLED, crop_name, duration_name
+from imlkd_brain.data.crops import POOLED, crop_name
 from imlkd_brain.data.held_out import check_held_out, training_speakers
-from imlkd_brain.data.trial_audio import locate_known, locate_trials
-from imlkd_brain.data.trials import ALL, read_trials
+from imlkd_brain.data.trial_audio import locate_known
+from imlkd_brain.data.trials import ALL
 from imlkd_brain.files import in_place_of
 from imlkd_brain.metrics.bootstrap import (
     bootstrap_counts,
@@ -31,30 +31,78 @@ from imlkd_brain.verification.embeddings import (
 )
 from imlkd_brain.verification.scorer import Scorer
 
+PRIOR = 0.01  # of the minDCF
 
-def score_run(folder, methods, trials, data_folder, durations, seed, device):
-    """Score every model of a run on one trial list.
 
-    Scores are kept beside the model (``scores-<list>.npz``), so that only new
-    models are scored when a comparison grows.
+@dataclass(frozen=True)
+class Scoring:
+    """How the models of a comparison are scored.
 
     Arguments
     ---------
-    folder : Path
-        The run's folder, with one training output folder for each method.
-    methods : list of str
-        Names of the sub-folders.
-    trials : str or Path
-        The list.
-    data_folder : str
-        The corpus.
-    durations : list of float or None
-        Seconds of test speech, None for the whole utterance. The enrolment
-        side is always whole.
+    data_folder : str or Path
+        The corpus of the trials.
+    durations : dict
+        Seconds of test speech by name, see
+        :func:`imlkd_brain.data.crops.read_durations`. None stands for the
+        whole utterance. The enrolment side is always whole.
     seed : int
-        Seed of the crops.
+        Seed of the crops and of the bootstrap.
+    bootstrap_samples : int
+        Draws of the test speakers.
     device : str
         Where to embed.
+    """
+
+    data_folder: str
+    durations: dict
+    seed: int
+    bootstrap_samples: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """EERs of one pair's runs on resampled test speakers.
+
+    Methods share the draws, and so do runs that share test speakers.
+
+    Arguments
+    ---------
+    pair : str
+        Name of the pair.
+    folds : list of int
+        The fold of each run, (N,).
+    speakers : list of frozenset
+        The test speakers of each run, (N,).
+    methods, durations : list of str
+        Names of the M methods and the D durations; ``pooled`` is the last.
+    eers : torch.Tensor
+        In percent, (N, M, D, R), for R draws.
+    """
+
+    pair: str
+    folds: list
+    speakers: list
+    methods: list
+    durations: list
+    eers: torch.Tensor
+
+
+def score_run(run, methods, scoring):
+    """Score the models of a run on its trial list.
+
+    Scores are kept beside each model (``scores-<list>.npz``), so that only
+    new models are scored when a comparison grows.
+
+    Arguments
+    ---------
+    run : imlkd_brain.comparison.plan.Run
+        The run.
+    methods : list of str
+        Names of its models.
+    scoring : Scoring
+        How to score.
 
     Returns
     -------
@@ -62,37 +110,40 @@ def score_run(folder, methods, trials, data_folder, durations, seed, device):
         ``{method: {duration name: (P,) float32 tensor}}``.
     located : imlkd_brain.data.trial_audio.LocatedTrials
         The list, for labels and speakers.
+
+    Raises
+    ------
+    UserError
+        If a model has learnt a speaker of the list.
     """
-    located = locate_known(trials, data_folder)
+    located = locate_known(run.scored_trials, scoring.data_folder)
     # By what is in the list: a corpus built anew has others by its name.
-    listed = hashlib.sha256(Path(trials).read_bytes()).hexdigest()[:16]
+    content = Path(run.scored_trials).read_bytes()
+    listed = hashlib.sha256(content).hexdigest()[:16]
     audio = audio_state(located)
     scores = {}
     for method in methods:
-        kept = folder / method / f"scores-{listed}.npz"
-        model = load_speaker_model(folder / method, device)
+        folder = run.folder / method
+        model = load_speaker_model(folder, scoring.device)
         check_held_out(
             located,
             training_speakers({method: model}),
             way_out="with `test_trials` or other folds in the YAML",
         )
-        wanted = {
-            duration_name(d): f"{model.key} {crop_name(d, seed)} {audio}"
-            for d in durations
-        }
+        kept = folder / f"scores-{listed}.npz"
         found = dict(np.load(kept)) if kept.is_file() else {}
-        for seconds in durations:
-            name = duration_name(seconds)
-            if str(found.get(f"{name} key", "")) == wanted[name]:
+        for name, seconds in scoring.durations.items():
+            key = f"{model.key} {crop_name(seconds, scoring.seed)} {audio}"
+            if str(found.get(f"{name} key", "")) == key:
                 continue
-            scorer = Scorer(model, _embedder(folder / method, seed))
+            scorer = Scorer(model, _embedder(folder, scoring.seed))
             found[name] = scorer.score(located, seconds)[0].numpy()
-            found[f"{name} key"] = np.array(wanted[name])
+            found[f"{name} key"] = np.array(key)
         # numpy adds a suffix to a path, but not to a stream.
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **found)
         scores[method] = {
-            name: torch.from_numpy(found[name]) for name in wanted
+            name: torch.from_numpy(found[name]) for name in scoring.durations
         }
     return scores, located
 
@@ -109,112 +160,84 @@ def _embedder(folder, seed):
     return embed
 
 
-def collect_runs(hparams, trials_of, device):
+def collect_runs(runs, methods, scoring):
     """Score all runs of a comparison.
 
     Arguments
     ---------
-    hparams : dict
-        ``pairs``, ``runs``, ``methods``, ``durations``, ``test_folder``,
-        ``output_folder``, ``crop_seed``, ``bootstrap_samples``.
-    trials_of : callable
-        ``trials_of(run)`` gives the run's trial list.
-    device : str
-        Where to embed.
+    runs : list of imlkd_brain.comparison.plan.Run
+        Their models are trained.
+    methods : list of str
+        Names of the models of each run.
+    scoring : Scoring
+        How to score.
 
     Returns
     -------
     rows : pandas.DataFrame
-        One row for each pair, run, method, duration and group of speakers
-        (``all`` or a pack), with ``eer`` and ``min_dcf`` in percent and as
-        normalised cost at a prior of 0.01. The duration ``pooled`` is all of
-        them under one threshold.
-    replicates : dict
-        ``{(pair, run index, method, duration): (samples,) tensor}``, EER on
-        resampled speakers, on the same draws for all methods, and for all
-        runs that share test speakers.
-    speakers : list of frozenset
-        The test speakers of each run.
+        One row for each run, method, duration and group of speakers (``all``
+        or a pack), with ``eer`` (percent) and ``min_dcf`` (normalised cost at
+        a prior of 0.01). The duration ``pooled`` is all durations under one
+        threshold.
+    draws : list of Draws
+        One for each pair.
     """
-    rows, replicates = [], {}
-    methods = [TEACHER, *hparams["methods"]]
-    speakers, indices = _speakers_of_runs(hparams, trials_of)
-    work = [
-        (pair, i, run)
-        for pair in hparams["pairs"]
-        for i, run in enumerate(hparams["runs"])
-    ]
-    for pair, i, run in tqdm(work, desc="scoring", dynamic_ncols=True):
-        scores, located = score_run(
-            run_folder(hparams["output_folder"], pair, run),
-            methods,
-            trials_of(run),
-            hparams["test_folder"],
-            hparams["durations"],
-            hparams["crop_seed"],
-            device,
-        )
-        labels = located.trials.labels
-        enrol, test, groups = _speakers(located, indices[i])
-        masks = {
-            group: torch.tensor([group in (ALL, g) for g in groups])
-            for group in (ALL, *sorted(set(groups)))
-        }
-        n_durations = len(hparams["durations"])
+    speakers, numbers = _speakers_of_runs(runs, scoring.data_folder)
+    rows, replicates = [], []
+    for run, own in zip(
+        tqdm(runs, desc="scoring", dynamic_ncols=True), numbers, strict=True
+    ):
+        scores, located = score_run(run, methods, scoring)
+        trials = _numbered_trials(located, own)
+        replicates.append([])
         for method, by_duration in scores.items():
             pooled = torch.cat(list(by_duration.values()))
+            draws = []
             for duration, values in {**by_duration, POOLED: pooled}.items():
-                repeats = n_durations if duration == POOLED else 1
-                truth = labels.repeat(repeats)
-                for group, mask in masks.items():
-                    chosen = mask.repeat(repeats)
-                    targets = values[chosen & truth]
-                    nontargets = values[chosen & ~truth]
-                    if not len(targets) or not len(nontargets):
-                        continue
-                    cost = normalised_min_dcf(targets, nontargets, (0.01,))
-                    rows.append(
-                        {
-                            "pair": pair,
-                            "fold": run["fold"],
-                            "seed": run["seed"],
-                            "method": method,
-                            "duration": duration,
-                            "group": group,
-                            "trials": int(chosen.sum()),
-                            "eer": 100 * EER(targets, nontargets)[0],
-                            "min_dcf": cost[0.01][0],
-                        }
-                    )
-                replicates[pair, i, method, duration] = 100 * _kept_bootstrap(
-                    run_folder(hparams["output_folder"], pair, run) / method,
-                    (
-                        values,
-                        truth,
-                        enrol.repeat(repeats),
-                        test.repeat(repeats),
-                    ),
-                    samples=hparams["bootstrap_samples"],
-                    seed=hparams["crop_seed"],
+                times = len(values) // len(trials.labels)
+                rows += [
+                    {
+                        **run.columns,
+                        "method": method,
+                        "duration": duration,
+                        **figures,
+                    }
+                    for figures in _error_rates(values, trials, times)
+                ]
+                repeated = (values, *trials.repeated(times))
+                draws.append(
+                    100
+                    * _kept_bootstrap(run.folder / method, repeated, scoring)
                 )
-    return pd.DataFrame(rows), replicates, speakers
+            replicates[-1].append(torch.stack(draws))
+    return pd.DataFrame(rows), [
+        Draws(
+            pair=pair,
+            folds=[runs[i].fold for i in of_pair],
+            speakers=[speakers[i] for i in of_pair],
+            methods=list(methods),
+            durations=[*scoring.durations, POOLED],
+            eers=torch.stack([torch.stack(replicates[i]) for i in of_pair]),
+        )
+        for pair in dict.fromkeys(run.pair for run in runs)
+        for of_pair in [[i for i, run in enumerate(runs) if run.pair == pair]]
+    ]
 
 
-def _speakers_of_runs(hparams, trials_of):
+def _speakers_of_runs(runs, data_folder):
     """Test speakers of each run, and numbers for them, {speaker: number}.
 
     Runs that share speakers number them alike, so that the same draw of
     speakers is a draw of the same speakers.
     """
-    lists = [str(trials_of(run)) for run in hparams["runs"]]
     found = {
-        path: locate_trials(read_trials(path), hparams["test_folder"]).speakers
-        for path in dict.fromkeys(lists)
+        path: locate_known(path, data_folder).speakers
+        for path in dict.fromkeys(run.scored_trials for run in runs)
     }
-    names = [list(found[path]) for path in lists]
+    names = [found[run.scored_trials] for run in runs]
     speakers = [frozenset(own) for own in names]
     groups = sharing(speakers)
-    indices = []
+    numbers = []
     for group in groups:
         members = dict.fromkeys(
             name
@@ -222,16 +245,74 @@ def _speakers_of_runs(hparams, trials_of):
             if g == group
             for name in own
         )
-        indices.append({name: i for i, name in enumerate(members)})
-    return speakers, indices
+        numbers.append({name: i for i, name in enumerate(members)})
+    return speakers, numbers
 
 
-def _kept_bootstrap(folder, trials, samples, seed):
-    """EER on resampled speakers, kept beside the model under its input's name.
+@dataclass(frozen=True)
+class _Trials:
+    """Labels and numbered speakers of a list's trials, and who is in a group.
 
-    A comparison that grows is reported again and again, and this is what its
-    report takes its time for.
+    Arguments
+    ---------
+    labels, enrol, test : torch.Tensor
+        Label and number of both speakers of each trial, (P,).
+    groups : dict
+        Name to a mask of its trials, (P,).
     """
+
+    labels: torch.Tensor
+    enrol: torch.Tensor
+    test: torch.Tensor
+    groups: dict
+
+    def repeated(self, times):
+        """Labels and speakers of the trials of several durations."""
+        parts = (self.labels, self.enrol, self.test)
+        return [part.repeat(times) for part in parts]
+
+
+def _numbered_trials(located, numbers):
+    """Number both speakers of each trial, and group trials by their pack."""
+    sides = []
+    for side, names in enumerate(
+        (located.enrol_speakers, located.test_speakers)
+    ):
+        of_row = torch.tensor([numbers[name] for name in names])
+        sides.append(of_row[located.pairs[:, side]])
+    names = list(numbers)
+    packs = [names[i].split("-")[0] for i in sides[0].tolist()]
+    groups = {
+        group: torch.tensor([group in (ALL, pack) for pack in packs])
+        for group in (ALL, *sorted(set(packs)))
+    }
+    return _Trials(located.trials.labels, *sides, groups)
+
+
+def _error_rates(values, trials, times):
+    """Error rates of each group of speakers that has both kinds of trials."""
+    truth = trials.labels.repeat(times)
+    for group, mask in trials.groups.items():
+        chosen = mask.repeat(times)
+        targets, nontargets = values[chosen & truth], values[chosen & ~truth]
+        if not len(targets) or not len(nontargets):
+            continue
+        cost = normalised_min_dcf(targets, nontargets, (PRIOR,))
+        yield {
+            "group": group,
+            "trials": int(chosen.sum()),
+            "eer": 100 * EER(targets, nontargets)[0],
+            "min_dcf": cost[PRIOR][0],
+        }
+
+
+def _kept_bootstrap(folder, trials, scoring):
+    """EERs on resampled speakers, from a file beside the model if it has them.
+
+    The file's name is a hash of the trials. Drawing takes most of a report's
+    time, and a comparison that grows is reported many times.
+    """
+    samples, seed = scoring.bootstrap_samples, scoring.seed
     digest = hashlib.sha256(f"{samples} {seed} exact ties".encode())
     for part in trials:
         digest.update(part.numpy().tobytes())
@@ -246,16 +327,3 @@ def _kept_bootstrap(folder, trials, samples, seed):
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
             np.save(stream, eer.numpy())
     return torch.from_numpy(np.load(kept))
-
-
-def _speakers(located, index):
-    """Speaker numbers of both sides of each trial, and each trial's pack."""
-    sides = []
-    for side, names in enumerate(
-        (located.enrol_speakers, located.test_speakers)
-    ):
-        of_row = torch.tensor([index[name] for name in names])
-        sides.append(of_row[located.pairs[:, side]])
-    names = list(index)
-    packs = [names[i].split("-")[0] for i in sides[0].tolist()]
-    return *sides, packs

@@ -15,11 +15,11 @@ def change(folder, seed):
     torch.save(state, path)
 
 
-def finish(job):
+def finish(training):
     """A record of a training and what shows that it is finished."""
-    model = job["folder"] / "inference" / "embedding_model.ckpt"
+    model = training.folder / "inference" / "embedding_model.ckpt"
     model.parent.mkdir(parents=True, exist_ok=True)
     model.write_bytes(b"")
-    record = TrainingRecord.of_command(job["command"][2:])
+    record = TrainingRecord.of_command(training.command[2:])
     record.content["data"] = {"teacher": "before"}
     record.write(model.parent)

@@ -64,7 +64,7 @@ def options(tiny_minivox, tmp_path):
         "evaluate": "test",
         "test_folder": str(data),
         "test_trials": None,
-        "durations": [None, 1.0],
+        "durations": ["full", 1.0],
         "crop_seed": 1,
         "bootstrap_samples": 20,
         "plots": True,

@@ -4,14 +4,14 @@
 To run it on MiniVox:
 > python compare.py hparams/minivox/compare.yaml
 
-Each (pair, fold, seed) trains one teacher and then every method on the same
-data order, chunks, augmentation and initialisation. Runs go in parallel; what
-is done is skipped, so that an interrupted comparison goes on where it was.
+Each run (pair, fold, seed) trains one teacher and then every method on the same
+data order, chunks, augmentation and initial weights. Trainings run side by
+side. What is done is skipped, so that an interrupted comparison goes on.
 Results: <report_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
 
-The same models on another corpus, four times the updates, the search for
-hyperparameters and the ablation; with the same output_folder, trainings of the
-same name are shared:
+Other comparisons with the same output_folder share trainings of the same name:
+the same models on another corpus, four times the updates, the search for
+hyperparameters, and the ablation.
 > python compare.py hparams/minivox/unseen.yaml
 > python compare.py hparams/minivox/long.yaml
 > python compare.py hparams/minivox/tuning.yaml
@@ -31,135 +31,124 @@ import torch
 from voxceleb_prepare import prepare_voxceleb
 
 import speechbrain as sb
-from imlkd_brain.comparison.plan import (
-    check_keys,
-    check_overrides,
-    fold_list,
-    link_teachers,
-    plan,
-    run_folder,
-    test_list,
+from imlkd_brain.comparison.checks import (
+    check_baselines,
+    check_trained,
+    check_unseen,
 )
-from imlkd_brain.comparison.report import dev_table, read_curves, write_report
-from imlkd_brain.comparison.run import check_unseen, run_jobs, sole_use
-from imlkd_brain.comparison.scores import collect_runs
+from imlkd_brain.comparison.plan import (
+    TEACHER,
+    Recipe,
+    check_keys,
+    link_teachers,
+    list_runs,
+    plan,
+    preparation,
+    read_pairs,
+)
+from imlkd_brain.comparison.report import (
+    About,
+    model_sizes,
+    read_curves,
+    write_report,
+)
+from imlkd_brain.comparison.run import run_trainings, sole_use
+from imlkd_brain.comparison.scores import Scoring, collect_runs
+from imlkd_brain.comparison.tables import dev_table
+from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.figures import require_matplotlib
-from imlkd_brain.models.folder import INFERENCE
 from imlkd_brain.settings import load_hyperparameters
-from imlkd_brain.trained_with import SAVE, TrainingRecord, read_record
 from speechbrain.utils.distributed import infer_device
-
-
-def drop_nulls(hparams):
-    """Leaves out the methods and pairs that a YAML gives as null."""
-    for key in ("methods", "pairs"):
-        kept = {k: v for k, v in hparams[key].items() if v is not None}
-        hparams[key] = kept
-
-
-def check_trained(jobs):
-    """Refuses what was trained with other options under the same name.
-
-    The training YAML counts as well as the overrides, and so do the
-    annotations and the teacher. Before trainings kept that themselves there
-    was a record of the overrides here. A folder without either was put there
-    by hand, and is trusted.
-    """
-    for current in jobs:
-        folder = current["folder"]
-        save = folder / SAVE
-        if read_record(folder / INFERENCE) or read_record(save):
-            if "record" not in current:
-                current["record"] = TrainingRecord.of_command(
-                    current["command"][2:]
-                )
-            current["record"].add_data(**current["data"])
-            current["record"].check(folder, save, same_limits=True)
-        else:
-            check_overrides(current)
-
-
-def prepare_folds(hparams):
-    """Prepares the annotations of every fold once."""
-    for pair, models in hparams["pairs"].items():
-        # The models of a pair have one sampling rate, or their training stops.
-        overrides = {
-            **hparams["teacher_overrides"],
-            **(models.get("teacher") or {}),
-            **hparams["student_overrides"],
-            **(models.get("student") or {}),
-        }
-        rate = {k: v for k, v in overrides.items() if k == "sample_rate"}
-        for run in hparams["runs"]:
-            place = run_folder(hparams["output_folder"], pair, run)
-            prepare_voxceleb(
-                data_folder=str(hparams["data_folder"]),
-                save_folder=str(place / "csv"),
-                verification_pairs_file=str(fold_list(hparams, run, "test")),
-                splits=["train", "dev"],
-                random_segment=True,
-                dev_pairs_file=str(fold_list(hparams, run, "dev")),
-                begun=any(place.glob("*/save/CKPT*")),
-                **rate,
-            )
 
 
 def main(argv):
     """Trains, scores and reports."""
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
-    hparams["device"] = run_opts.device
-    hparams["train_script"] = Path(__file__).with_name("train_kd.py")
     check_keys(hparams, hparams_file)
-    drop_nulls(hparams)
+    device = run_opts.device or infer_device()
+    scoring = Scoring(
+        data_folder=hparams["test_folder"],
+        durations=read_durations(hparams["durations"]),
+        seed=hparams["crop_seed"],
+        bootstrap_samples=hparams["bootstrap_samples"],
+        device=device,
+    )
+    if hparams["plots"]:
+        require_matplotlib()
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    if hparams["plots"]:
-        require_matplotlib()
-    jobs = plan(hparams)
-    with sole_use(jobs):
-        train_and_report(hparams, jobs, run_opts, argv)
 
-
-def train_and_report(hparams, jobs, run_opts, argv):
-    """Everything that needs the runs for itself."""
-    check_trained(jobs)
-    prepare_folds(hparams)
-    check_trained(jobs)
-    check_unseen(hparams)
-    link_teachers(hparams)
-    run_jobs(hparams, jobs)
-    # A teacher that was trained just now may be another than its students'.
-    check_trained(jobs)
-    curves = read_curves(
-        hparams["output_folder"],
+    # Runs and their trainings
+    pairs = read_pairs(
         hparams["pairs"],
+        hparams["teacher_overrides"],
+        hparams["student_overrides"],
+    )
+    runs = list_runs(
+        hparams["output_folder"],
+        hparams["data_folder"],
+        pairs,
         hparams["runs"],
-        hparams["methods"],
+        hparams["test_trials"],
     )
-    if hparams["evaluate"] == "dev":
-        # Tuning: nothing of the test speakers is looked at.
-        table = dev_table(curves)
-        folder = Path(hparams["report_folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "dev.csv", index=False, float_format="%.6g")
-        print(table.round(2).to_string(index=False))
-        return
-    rows, replicates, speakers = collect_runs(
-        hparams,
-        lambda run: test_list(hparams, run),
-        run_opts.device or infer_device(),
+    recipe = Recipe(
+        script=Path(__file__).with_name("train_kd.py"),
+        teacher_yaml=hparams["train_teacher"],
+        student_yaml=hparams["train_student"],
+        data_folder=hparams["data_folder"],
+        device=run_opts.device,
+        teacher_cache=hparams["teacher_cache"],
     )
-    about = {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"{run_opts.device or infer_device()}, torch {torch.__version__}",
-        "command": f"python compare.py {' '.join(argv)}",
-    }
-    print(write_report(hparams, rows, replicates, speakers, curves, about))
+    # A method that a YAML gives as null is left out.
+    methods = {k: v for k, v in hparams["methods"].items() if v is not None}
+    models = [TEACHER, *methods]
+    check_baselines(hparams["baselines"], models)
+    trainings = plan(runs, pairs, methods, recipe)
+
+    with sole_use(runs):
+        train(hparams, runs, pairs, trainings)
+        curves = read_curves(runs, methods)
+        report_folder = Path(hparams["report_folder"])
+        report_folder.mkdir(parents=True, exist_ok=True)
+        if hparams["evaluate"] == "dev":
+            # Tuning does not look at the test speakers.
+            table = dev_table(curves)
+            path = report_folder / "dev.csv"
+            table.to_csv(path, index=False, float_format="%.6g")
+            print(table.round(2).to_string(index=False))
+            return
+        rows, draws = collect_runs(runs, models, scoring)
+        about = About(
+            date=date.today().isoformat(),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, {device}, "
+            f"torch {torch.__version__}",
+            command=f"python compare.py {' '.join(argv)}",
+            runs=hparams["runs"],
+            baselines=list(hparams["baselines"]),
+            sizes=model_sizes(runs, models),
+        )
+        plots = hparams["plots"]
+        print(write_report(report_folder, about, rows, draws, curves, plots))
+
+
+def train(hparams, runs, pairs, trainings):
+    """Prepares the folds, and runs the trainings that are not done."""
+    check_trained(trainings)
+    for run in runs:
+        prepare_voxceleb(
+            **preparation(run, pairs[run.pair], hparams["data_folder"])
+        )
+    # Now the annotations are there and can be compared.
+    check_trained(trainings)
+    check_unseen(runs, hparams["test_folder"])
+    link_teachers(runs)
+    run_trainings(trainings, hparams["jobs"], hparams["threads"])
+    # The students of a teacher that was trained just now may have had another.
+    check_trained(trainings)
 
 
 if __name__ == "__main__":

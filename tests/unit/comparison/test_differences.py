@@ -1,15 +1,18 @@
 """Unit tests of ``imlkd_brain.comparison.differences``."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from imlkd_brain.comparison.differences import (
+    SpeakerCovariance,
     correct_family,
     relative_differences,
     speaker_covariances,
     summarise,
 )
+from imlkd_brain.comparison.scores import Draws
 from imlkd_brain.metrics.intervals import holm
 
 
@@ -58,11 +61,13 @@ def test_differences_are_of_the_mean_and_the_pooled_figure_apart():
     assert compared("mean")["high"] == pytest.approx(-10)
     wider = compared(
         "pooled",
-        covariance={
-            "methods": ["teacher", "base", "good"],
-            "covariance": [[9, 9, 9], [9, 1, 0], [9, 0, 1]],
-            "degrees": 9,
-        },
+        covariance=SpeakerCovariance(
+            "p",
+            "pooled",
+            methods=["teacher", "base", "good"],
+            covariance=[[9, 9, 9], [9, 1, 0], [9, 0, 1]],
+            degrees=9,
+        ),
     )
     assert wider["low"] < 45 < 50 < 55 < wider["high"]
 
@@ -70,22 +75,30 @@ def test_differences_are_of_the_mean_and_the_pooled_figure_apart():
 def test_covariances_of_a_report_are_those_of_its_replicates():
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(500, generator=generator, dtype=torch.float64)
-    replicates = {
-        ("p", run, method, duration): 10 + scale * shared
-        for run in (0, 1)
-        for method, scale in (("teacher", 1.0), ("m", 2.0))
-        for duration in ("full", "2s", "pooled")
-    }
+    # Two runs of a teacher and a method, at full length, 2 s and pooled
+    of_method = torch.stack([10 + scale * shared for scale in (1.0, 2.0)])
+    eers = of_method[None, :, None].expand(2, 2, 3, 500)
     who = frozenset("abcde")
-    found = speaker_covariances(replicates, [who, who], [0, 1])
-    assert [f["duration"] for f in found] == ["mean", "pooled"]
+    found = speaker_covariances(
+        [
+            Draws(
+                pair="p",
+                folds=[0, 1],
+                speakers=[who, who],
+                methods=["teacher", "m"],
+                durations=["full", "2s", "pooled"],
+                eers=eers,
+            )
+        ]
+    )
+    assert [f.duration for f in found] == ["mean", "pooled"]
     variance = 5 / 4 * float(shared.var())
     for entry in found:
-        assert entry["methods"] == ["teacher", "m"] and entry["degrees"] == 4
-        assert entry["covariance"][0] == pytest.approx([variance, 2 * variance])
-        assert entry["covariance"][1] == pytest.approx(
-            [2 * variance, 4 * variance]
-        )
+        assert entry.methods == ["teacher", "m"] and entry.degrees == 4
+        expected = [[variance, 2 * variance], [2 * variance, 4 * variance]]
+        assert entry.of("teacher", "m") == pytest.approx(np.array(expected))
+        expected = [[4 * variance, 2 * variance], [2 * variance, variance]]
+        assert entry.of("m", "teacher") == pytest.approx(np.array(expected))
 
 
 def test_summarise_by_hand():

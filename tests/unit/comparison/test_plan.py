@@ -1,6 +1,5 @@
 """Unit tests of ``imlkd_brain.comparison.plan``."""
 
-import json
 from pathlib import Path
 
 import compare
@@ -9,21 +8,25 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from imlkd_brain.comparison.plan import (
+    TEACHER,
+    Recipe,
     check_keys,
+    fold_list,
     link_teachers,
-    plan,
-    run_folder,
+    list_runs,
+    make_training,
+    preparation,
+    read_pairs,
 )
-from imlkd_brain.comparison.plan import job as plan_job
 from imlkd_brain.errors import UserError
 from imlkd_brain.settings import load_hyperparameters
 
 RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
 
 
-def options(job):
+def options(training):
     """A training's options, as its YAML will have them."""
-    script, yaml, *rest = job["command"][1:]
+    script, yaml, *rest = training.command[1:]
     assert Path(script).name == "train_kd.py" and Path(script).is_file()
     file, run_opts, overrides = sb.parse_arguments([yaml, *rest])
     assert run_opts.noprogressbar and run_opts.device == "cpu"
@@ -36,37 +39,40 @@ def options(job):
 
 
 def test_methods_of_a_run_differ_in_their_overrides_alone(
-    hparams, monkeypatch, tmp_path
+    comparison, monkeypatch, tmp_path
 ):
     # Wherever it is run from.
     monkeypatch.chdir(tmp_path)
-    jobs = plan(hparams)
-    assert len(jobs) == 2 * (1 + 2)
-    assert len({job["folder"] for job in jobs}) == len(jobs)
+    trainings = comparison.trainings()
+    assert len(trainings) == 2 * (1 + 2)
+    assert len({t.folder for t in trainings}) == len(trainings)
     for run, (teacher, *students) in zip(
-        RUNS, (jobs[:3], jobs[3:]), strict=True
+        RUNS, (trainings[:3], trainings[3:]), strict=True
     ):
-        place = run_folder(hparams["output_folder"], "p", run)
+        place = (
+            comparison.output / f"runs/p/fold{run['fold']}_seed{run['seed']}"
+        )
         yaml, taught = options(teacher)
-        assert yaml == "teacher.yaml" and teacher["depends"] is None
+        assert yaml == "teacher.yaml" and teacher.waits_for is None
+        assert teacher.name == TEACHER
         assert taught == {
             "seed": run["seed"],
-            "data_folder": hparams["data_folder"],
+            "data_folder": str(comparison.data),
             "train_annotation": str(place / "csv" / "train.csv"),
             "valid_annotation": str(place / "csv" / "dev.csv"),
             "valid_trials": str(
-                tmp_path / "data" / "trials" / f"fold{run['fold']}_dev.txt"
+                comparison.data / "trials" / f"fold{run['fold']}_dev.txt"
             ),
             "skip_prep": True,
             "number_of_epochs": 3,
             "lr": 0.1,
             "output_folder": str(place / "teacher"),
         }
-        for name, job in zip(hparams["methods"], students, strict=True):
-            yaml, student = options(job)
-            assert yaml == "student.yaml"
-            assert job["depends"] == teacher["folder"] == place / "teacher"
-            assert job["folder"] == place / name
+        for name, training in zip(comparison.methods, students, strict=True):
+            yaml, student = options(training)
+            assert yaml == "student.yaml" and training.name == name
+            assert training.waits_for == teacher.folder == place / "teacher"
+            assert training.folder == place / name
             assert student == {
                 **taught,
                 "number_of_epochs": 4,
@@ -74,35 +80,52 @@ def test_methods_of_a_run_differ_in_their_overrides_alone(
                 "teacher_folder": str(place / "teacher"),
                 "teacher_cache": str(place / "teacher_cache"),
                 "output_folder": str(place / name),
-                **hparams["methods"][name],
+                **comparison.methods[name],
             }
 
 
-def test_a_teacher_of_two_pairs_is_trained_once(hparams):
-    hparams["pairs"]["q"] = {"student": {"lr": 0.3}, "teacher_of": "p"}
-    jobs = plan(hparams)
-    assert len(jobs) == 2 * (1 + 2 + 2)
-    output = hparams["output_folder"]
-    link_teachers(hparams)
-    for run in RUNS:
-        theirs = run_folder(output, "p", run) / "teacher"
-        place = run_folder(output, "q", run)
-        mine = [job for job in jobs if job["folder"].parent == place]
-        assert [job["depends"] for job in mine] == [theirs, theirs]
+def test_a_teacher_of_two_pairs_is_trained_once(comparison):
+    comparison.pairs["q"] = {"student": {"lr": 0.3}, "teacher_of": "p"}
+    trainings = comparison.trainings()
+    assert len(trainings) == 2 * (1 + 2 + 2)
+    runs = comparison.runs()
+    link_teachers(runs)
+    for theirs, mine in zip(runs[:2], runs[2:], strict=True):
+        assert (theirs.pair, mine.pair) == ("p", "q")
+        place = mine.folder
+        own = [t for t in trainings if t.folder.parent == place]
+        assert [t.waits_for for t in own] == [theirs.folder / "teacher"] * 2
         assert not (place / "teacher").exists()  # not trained yet
-        theirs.mkdir(parents=True)
-        assert (place / "teacher").samefile(theirs)
-    link_teachers(hparams)
+        (theirs.folder / "teacher").mkdir(parents=True)
+        assert (place / "teacher").samefile(theirs.folder / "teacher")
+    link_teachers(runs)
     # A teacher that was trained for this pair is not taken for the other's,
     # nor is a link to one that is still to be trained.
     (place / "teacher").unlink()
     (place / "teacher").mkdir()
     with pytest.raises(UserError, match="q.*has another teacher"):
-        link_teachers(hparams)
+        link_teachers(runs)
     (place / "teacher").rmdir()
     (place / "teacher").symlink_to("elsewhere")
     with pytest.raises(UserError, match="q.*has another teacher"):
-        link_teachers(hparams)
+        link_teachers(runs)
+
+
+def test_a_pair_or_method_of_the_base_can_be_left_out():
+    pairs = read_pairs({"p": None, "q": {"teacher_of": "p"}}, {"lr": 1}, {})
+    assert list(pairs) == ["q"] and pairs["q"].teacher_of == "p"
+    assert pairs["q"].teacher == {"lr": 1} and pairs["q"].student == {}
+
+
+def test_folds_are_prepared_at_the_sampling_rate_of_the_trainings(comparison):
+    run = comparison.runs()[1]
+    pair = comparison.read_pairs()["p"]
+    given = preparation(run, pair, comparison.data)
+    assert "sample_rate" not in given and given["begun"] is False
+    assert given["verification_pairs_file"].endswith("fold1_test.txt")
+    assert given["dev_pairs_file"].endswith("fold1_dev.txt")
+    pair.student["sample_rate"] = 8000
+    assert preparation(run, pair, comparison.data)["sample_rate"] == 8000
 
 
 @pytest.mark.parametrize(
@@ -129,75 +152,22 @@ def test_a_teacher_of_two_pairs_is_trained_once(hparams):
     ],
 )
 def test_options_survive_the_command_line(value):
-    job = plan_job(
-        {
-            "recipe": "x.yaml",
-            "device": "cpu",
-            "train_script": Path(compare.__file__).with_name("train_kd.py"),
-        },
-        "recipe",
-        Path("out"),
-        {"first": value},
+    script = Path(compare.__file__).with_name("train_kd.py")
+    training = make_training(
+        "method",
+        Recipe(script, "teacher.yaml", "x.yaml", "data", "cpu"),
+        {"first": value, "output_folder": Path("out")},
         {"second": value, "last": 1},
-        None,
     )
     expected = str(value) if isinstance(value, Path) else value
-    _, found = options(job)
-    assert found == {"first": expected, "second": expected, "last": 1}
+    _, found = options(training)
+    assert found == {
+        "first": expected,
+        "output_folder": "out",
+        "second": expected,
+        "last": 1,
+    }
     assert type(found["first"]) is type(expected)
-
-
-def test_a_run_of_other_options_is_not_counted_as_done(trained):
-    compare.check_trained(plan(trained))
-    # Another folder is another record; the same one must have the same.
-    trained["methods"]["long"]["number_of_epochs"] = 5
-    with pytest.raises(
-        UserError,
-        match="long: .*number_of_epochs: 9 before, 5 now.*output_fold",
-    ):
-        compare.check_trained(plan(trained))
-    trained["methods"]["long"]["number_of_epochs"] = 10
-    with pytest.raises(UserError, match="number_of_epochs: 9 before, 10 now"):
-        compare.check_trained(plan(trained))
-    trained["methods"]["long"]["number_of_epochs"] = 9
-    trained["teacher_overrides"] = {}
-    with pytest.raises(
-        UserError, match="teacher: .*number_of_epochs: 3 before, 4 now"
-    ):
-        compare.check_trained(plan(trained))
-    trained["output_folder"] += "2"
-    compare.check_trained(plan(trained))
-
-
-def test_an_edited_training_yaml_is_seen(trained):
-    path = Path(trained["train_student"])
-    text = path.read_text()
-    # What only says where and how to run, or is overridden, does not count.
-    path.write_text(
-        text.replace("num_workers: 0", "num_workers: 2")
-        .replace("lr: 0.01 ", "lr: 0.05 ")
-        .replace("seed: 1986", "seed: 5")
-    )
-    compare.check_trained(plan(trained))
-    path.write_text(text.replace("margin: 0.2", "margin: 0.3"))
-    with pytest.raises(
-        UserError, match="scratch: .*margin: 0.2 before, 0.3 now"
-    ):
-        compare.check_trained(plan(trained))
-
-
-def test_overrides_that_an_earlier_version_kept_are_understood(hparams):
-    for job in plan(hparams):
-        job["folder"].mkdir(parents=True)
-        (job["folder"] / "overrides.json").write_text(
-            json.dumps(job["overrides"])
-        )
-    compare.check_trained(plan(hparams))
-    hparams["methods"]["long"]["number_of_epochs"] = 5
-    with pytest.raises(
-        UserError, match="long: .*number_of_epochs 9 before, 5 now.*output_fold"
-    ):
-        compare.check_trained(plan(hparams))
 
 
 def test_a_key_left_out_is_named(tmp_path):
@@ -220,7 +190,24 @@ def test_a_key_left_out_is_named(tmp_path):
         check_keys(whole, path)
 
 
-def test_a_missing_fold_is_said(hparams):
-    hparams["runs"] = [{"fold": 7, "seed": 1}]
-    with pytest.raises(UserError, match="fold7_dev.txt: missing.*`runs`"):
-        plan(hparams)
+def test_a_missing_list_is_said_with_the_way_out(comparison, tmp_path):
+    with pytest.raises(
+        UserError, match="fold7_dev.txt: no such.*folds 0, 1, .*`runs`"
+    ):
+        fold_list(comparison.data, 7, "dev")
+    # Nothing says which corpus was meant.
+    with pytest.raises(UserError, match="minivox .*speechocean762 ") as raised:
+        fold_list(tmp_path / "elsewhere", 0, "test")
+    assert "`data_folder`" in str(raised.value)
+    with pytest.raises(UserError, match="odd.txt: .*`test_trials`"):
+        list_runs("out", comparison.data, {}, RUNS, tmp_path / "odd.txt")
+
+
+def test_the_old_null_duration_gets_a_sentence(tmp_path):
+    yaml = tmp_path / "mine.yaml"
+    base = Path(compare.__file__).parent / "hparams/minivox/compare.yaml"
+    yaml.write_text(
+        f"base: {base}\noutput_folder: {tmp_path}\ndurations: [null, 1.0]\n"
+    )
+    with pytest.raises(UserError, match="durations: .*`full`"):
+        compare.main([str(yaml)])

@@ -2,14 +2,15 @@
 
 import json
 import shutil
-from pathlib import Path
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
 from imlkd_brain.comparison.report import (
-    dev_table,
+    About,
+    model_sizes,
     read_curves,
     rewrite_report,
     write_report,
@@ -20,62 +21,49 @@ from imlkd_brain.errors import UserError
 RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
 
 
-def test_dev_table_by_hand():
-    curves = pd.DataFrame(
-        [
-            ("p", "early", 0, 1, 10, 1.0, 1.0),
-            ("p", "early", 0, 1, 20, 2.0, 8.0),
-            ("p", "better", 0, 1, 10, 1.0, 4.0),
-            ("p", "better", 0, 1, 20, 3.0, 6.0),
-            ("p", "better", 0, 2, 10, 5.0, 2.0),
-        ],
-        columns=["pair", "method", "fold", "seed", "updates", "minutes", "eer"],
+def about(runs):
+    """The head of a report."""
+    return About(
+        date="2024-01-01",
+        machine="m",
+        command="python compare.py",
+        runs=RUNS,
+        baselines=["scratch", "teacher"],
+        sizes=model_sizes(runs, ["teacher", "scratch"]),
     )
-    result = dev_table(curves)
-    # By the last epoch, though the lowest of another is lower.
-    assert result["method"].tolist() == ["better", "early"]
-    assert result["eer"].tolist() == [4.0, 8.0]
-    assert result["lowest"].tolist() == [3.0, 1.0]
-    assert result["minutes"].tolist() == [4.0, 2.0]
-    assert result["std"][0] == pytest.approx(8**0.5)
 
 
-def test_a_report_from_finished_runs(finished, monkeypatch):
-    hparams, trials = finished
-    rows, replicates, speakers = collect_runs(
-        hparams, lambda run: trials, "cpu"
-    )
+def test_a_report_from_finished_runs(finished, monkeypatch, tmp_path):
+    runs, scoring = finished.runs, finished.scoring
+    rows, draws = collect_runs(runs, finished.models, scoring)
     overall = rows[rows["group"] == "all"]
     pooled = overall["duration"] == "pooled"
     assert len(overall) == 2 * 2 * (2 + 1) and pooled.sum() == 2 * 2
     assert (overall["trials"] == 28 + 28 * pooled).all()
-    assert replicates["p", 0, "scratch", "full"].shape == (50,)
+    (found,) = draws
+    assert found.eers.shape == (2, 2, 3, 50)  # runs, methods, durations, draws
+    assert found.durations == ["full", "0.3s", "pooled"]
     monkeypatch.setattr(
         "imlkd_brain.comparison.scores.bootstrap_over_speakers",
         lambda *args, **kwargs: pytest.fail("drawn again"),
     )
-    _, again, _ = collect_runs(hparams, lambda run: trials, "cpu")
-    assert set(again) == set(replicates)
-    for key, values in replicates.items():
-        torch.testing.assert_close(again[key], values, equal_nan=True)
-    hparams["bootstrap_samples"] = 51
+    _, (again,) = collect_runs(runs, finished.models, scoring)
+    torch.testing.assert_close(again.eers, found.eers, equal_nan=True)
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
-        collect_runs(hparams, lambda run: trials, "cpu")
+        collect_runs(
+            runs, finished.models, replace(scoring, bootstrap_samples=51)
+        )
     # One teacher and list in both runs: the same speakers are drawn for both.
     torch.testing.assert_close(
-        replicates["p", 0, "teacher", "pooled"],
-        replicates["p", 1, "teacher", "pooled"],
+        found.eers[0, 0, 2],
+        found.eers[1, 0, 2],
         equal_nan=True,  # a draw of one speaker has no nontarget trial
     )
-    curves = read_curves(
-        hparams["output_folder"], ["p"], RUNS, hparams["methods"]
-    )
+    curves = read_curves(runs, ["scratch"])
     assert curves["minutes"].tolist() == [1.0, 1.5] * 2
     assert curves["eer"].tolist() == [20, 15] * 2
-    text = write_report(
-        hparams, rows, replicates, speakers, curves, {"date": "2024-01-01"}
-    )
-    folder = Path(hparams["report_folder"])
+    folder = tmp_path / "report"
+    text = write_report(folder, about(runs), rows, draws, curves)
     assert (folder / "table.md").read_text() == text
     results = json.loads((folder / "results.json").read_text())
     assert results["date"] == "2024-01-01"
@@ -116,21 +104,21 @@ def test_a_report_from_finished_runs(finished, monkeypatch):
 
 
 @pytest.mark.parametrize("pairs", [["p"], ["p", "q"]])
-def test_every_pair_has_its_figures(finished, pairs):
+def test_every_pair_has_its_figures(finished, pairs, tmp_path):
     image = pytest.importorskip("matplotlib.image")
-    hparams, trials = finished
-    root = Path(hparams["output_folder"], "runs")
-    for pair in pairs[1:]:
-        shutil.copytree(root / "p", root / pair)
-    hparams = {**hparams, "plots": True, "pairs": dict.fromkeys(pairs, {})}
-    rows, replicates, speakers = collect_runs(
-        hparams, lambda run: trials, "cpu"
-    )
-    curves = read_curves(
-        hparams["output_folder"], pairs, RUNS, hparams["methods"]
-    )
-    write_report(hparams, rows, replicates, speakers, curves, {})
-    folder = Path(hparams["report_folder"])
+    root = tmp_path / "out" / "runs"
+    runs = []
+    for pair in pairs:
+        if pair != "p":
+            shutil.copytree(root / "p", root / pair)
+        runs += [
+            replace(run, pair=pair, folder=root / pair / run.folder.name)
+            for run in finished.runs
+        ]
+    rows, draws = collect_runs(runs, finished.models, finished.scoring)
+    curves = read_curves(runs, ["scratch"])
+    folder = tmp_path / "report"
+    write_report(folder, about(runs), rows, draws, curves, plots=True)
     names = ["curves", "methods", "differences"]
     if len(pairs) > 1:
         names = [f"{name}_{pair}" for name in names for pair in pairs]
@@ -139,6 +127,6 @@ def test_every_pair_has_its_figures(finished, pairs):
         assert image.imread(folder / f"{name}.png")[..., :3].std() > 0.02
 
 
-def test_curves_of_an_unfinished_comparison(tmp_path):
-    with pytest.raises(UserError, match="train_stats.csv: missing"):
-        read_curves(tmp_path, ["p"], RUNS, ["m"])
+def test_curves_of_an_unfinished_comparison(finished):
+    with pytest.raises(UserError, match="m/train_stats.csv: missing"):
+        read_curves(finished.runs, ["m"])

@@ -7,38 +7,38 @@ import time
 
 import pytest
 
-from imlkd_brain.comparison.plan import plan, run_folder
 from imlkd_brain.comparison.run import drop_caches, sole_use
 from imlkd_brain.errors import UserError
 
-RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
 
-
-def test_two_comparisons_do_not_train_the_same_run(hparams):
-    jobs = plan(hparams)
-    place = run_folder(hparams["output_folder"], "p", RUNS[0])
-    with sole_use(jobs):
+def test_two_comparisons_do_not_train_the_same_run(comparison):
+    runs = comparison.runs()
+    place = runs[0].folder
+    with sole_use(runs):
         with pytest.raises(UserError, match=f"{place}: .*another comparison"):
-            with sole_use(jobs[:1]):
+            with sole_use(runs[:1]):
                 pass
-    with sole_use(jobs):
+    comparison.pairs = {"q": {"teacher_of": "p"}}
+    with sole_use(runs):
+        # The run of the teacher that is shared is in use.
+        with pytest.raises(UserError, match=f"{place}: .*another comparison"):
+            with sole_use(comparison.runs()):
+                pass
+    with sole_use(runs):
         pass
 
 
-def test_a_cache_goes_with_the_last_training_of_its_run(hparams):
-    jobs = plan(hparams)
-    caches = [
-        run_folder(hparams["output_folder"], "p", run) / "teacher_cache"
-        for run in RUNS
-    ]
+def test_a_cache_goes_with_the_last_training_of_its_run(comparison):
+    trainings = comparison.trainings()
+    caches = [run.folder / "teacher_cache" for run in comparison.runs()]
     for cache in caches:
         (cache / "ab").mkdir(parents=True)
-    drop_caches(hparams, jobs[2:])
+    drop_caches(trainings, trainings[2:])
     assert all(cache.is_dir() for cache in caches)
     # What is left is of the second run.
-    drop_caches(hparams, jobs[-1:])
+    drop_caches(trainings, trainings[-1:])
     assert [cache.is_dir() for cache in caches] == [False, True]
-    drop_caches(hparams, [])
+    drop_caches(trainings, [])
     assert not caches[1].exists()
 
 
@@ -50,20 +50,16 @@ import os, time
 open({str(said)!r}, "w").write(str(os.getpid()))
 time.sleep(60)
 """
-    job = {
-        "folder": tmp_path / "out",
-        "command": [sys.executable, "-c", training],
-        "depends": None,
-        "overrides": {},
-    }
+    command = [sys.executable, "-c", training]
     script = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from pathlib import Path, PosixPath
-from imlkd_brain.comparison.run import run_jobs
+from pathlib import Path
+from imlkd_brain.comparison.plan import Training
+from imlkd_brain.comparison.run import run_trainings
 from imlkd_brain.errors import one_sentence_errors
 with one_sentence_errors():
-    run_jobs({{"jobs": 1, "threads": 1, "pairs": {{}}}}, [{job!r}])
+    run_trainings([Training("m", Path({str(tmp_path / "out")!r}), {command!r})])
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True

@@ -3,16 +3,13 @@
 import torch
 from helpers.runs import change
 
-from imlkd_brain.comparison.plan import run_folder
 from imlkd_brain.comparison.scores import score_run
 from imlkd_brain.verification.embeddings import embed_utterances
 
-RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
-
 
 def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
-    hparams, trials = finished
-    folder = run_folder(hparams["output_folder"], "p", RUNS[0])
+    run = finished.runs[0]
+    trials = run.scored_trials
     embedded = []
     embed = embed_utterances
 
@@ -26,15 +23,7 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
 
     def score():
         embedded.clear()
-        scores, located = score_run(
-            folder,
-            ["teacher", "scratch"],
-            trials,
-            hparams["test_folder"],
-            [None, 0.3],
-            1,
-            "cpu",
-        )
+        scores, located = score_run(run, finished.models, finished.scoring)
         assert all(
             len(values) == len(located.trials.labels)
             for by_duration in scores.values()
@@ -50,7 +39,7 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
         assert list(by_duration) == ["full", "0.3s"]
         for duration, values in by_duration.items():
             assert torch.equal(values, second[method][duration])
-    change(folder / "scratch", 9)
+    change(run.folder / "scratch", 9)
     third = score()
     assert set(embedded) == {"scratch"}
     assert not torch.equal(first["scratch"]["full"], third["scratch"]["full"])
