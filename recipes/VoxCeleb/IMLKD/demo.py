@@ -140,6 +140,7 @@ def next_command():
 
 def main():
     """Runs the steps and says how long each took."""
+    print(f"The commands below run in {os.getcwd()},\nwith {sys.executable}")
     seconds = {}
     for group in STEPS:
         seconds.update(run_group(group))

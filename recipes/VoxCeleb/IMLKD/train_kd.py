@@ -437,10 +437,7 @@ def main(argv):
             ),
         },
     )
-    logger.info(
-        f"Trained model: {hparams['output_folder']}/inference; next: "
-        "python verify.py with this folder under `models`."
-    )
+    logger.info(f"Trained model: {hparams['output_folder']}/inference")
 
 
 if __name__ == "__main__":
