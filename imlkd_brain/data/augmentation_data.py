@@ -1,48 +1,31 @@
 """Noise and room responses for augmentation: downloaded whole, listed in a CSV.
 
 Does what SpeechBrain's ``prepare_dataset_from_URL`` does, with the same archive
-name and CSV columns, so that folders can be shared. What is different: an
-interrupted download or unpacking leaves nothing that is taken for done, several
-data folders are understood, and a CSV has rows of files that exist.
+name and CSV columns, so folders can be shared. Unlike it, this module leaves
+nothing half done, takes several data folders, and lists only files that exist.
 
 Authors: IML-KD contributors
 """
 
 import csv
 import errno
-import hashlib
-import http.client
 import io
 import json
 import os
-import shutil
-import socket
-import urllib.parse
-import urllib.request
-import zipfile
-import zlib
 from contextlib import contextmanager
 
 import soundfile
 
+from imlkd_brain.data.archives import complete_folder
 from imlkd_brain.data.audio import opened
+from imlkd_brain.data.sources import file_states, fingerprint
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of, write_whole
-from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
-ARCHIVE = "data.zip"  # SpeechBrain's name
 COLUMNS = ("ID", "duration", "wav", "wav_format", "wav_opts")
 FORMAT = 1  # raised whenever the same files would give another CSV
-TIMEOUT = 60  # seconds without an answer until a download is given up
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 def prepare_augmentation_data(
@@ -94,14 +77,18 @@ def prepare_augmentation_data(
     key = f"data_folder_{name}"
     folder = dest_folder or _choose_folder(data_folder, name, ext)
     with _writing_problems(folder, key):
-        downloaded = _complete(URL, folder, ext, key)
+        own = _list_files(folder, ext)
+        downloaded = complete_folder(URL, folder, own, key)
     files = _list_files(folder, ext)
     if not files:
         raise UserError(
             f"{folder}: no .{ext} files there; give their folder (`--{key}`), "
             "or train without noise and reverberation (`--augmentation False`)."
         )
-    made = {"format": FORMAT, "files": _fingerprint(files)}
+    made = {
+        "format": FORMAT,
+        "files": fingerprint(files, file_states(files, 1)),
+    }
     record = f"{csv_file}.json"
     if os.path.isfile(csv_file) and _read_record(record) == made:
         return
@@ -142,7 +129,7 @@ def _is_users(csv_file):
 
 
 def _choose_folder(data_folder, name, ext):
-    """The first data folder's sub-folder that has files, else the first."""
+    """Return the sub-folder of the first data folder that has files there."""
     folders = [
         os.path.join(folder.strip(), name)
         for folder in str(data_folder).split(",")
@@ -169,19 +156,6 @@ def _list_files(folder, ext):
     return sorted(found)
 
 
-def _fingerprint(files):
-    """SHA-256 of the paths, sizes and times of change of files."""
-    digest = hashlib.sha256()
-    for path in files:
-        stat = os.stat(path)
-        digest.update(
-            f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(
-                "utf-8", "replace"
-            )
-        )
-    return digest.hexdigest()
-
-
 def _read_record(path):
     """What a CSV was made from, None if that is not known."""
     try:
@@ -204,134 +178,6 @@ def _writing_problems(folder, key):
             f"folder for these files (`--{key}`), or train without noise and "
             "reverberation (`--augmentation False`)."
         ) from error
-
-
-def _complete(URL, folder, ext, key):
-    """Have all files of the archive in a folder; what the user put there stays.
-
-    Returns
-    -------
-    downloaded : bool
-        Whether the files come from an archive, so that they may be changed.
-    """
-    archive = os.path.join(folder, ARCHIVE)
-    own = _list_files(folder, ext)
-    if zipfile.is_zipfile(archive):
-        return _unpack_missing(archive, folder, bool(own), archive)
-    if own:
-        return False
-    # Empty, or with half of an archive, which goes when a whole one is there.
-    others = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    if others - {ARCHIVE}:
-        raise UserError(
-            f"{folder}: no .{ext} files there, but {min(others - {ARCHIVE})}; "
-            f"empty the folder, and they are downloaded into it, or give "
-            f"another one (`--{key}`)."
-        )
-    partial = os.path.normpath(folder) + ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    os.makedirs(partial)
-    try:
-        whole = os.path.join(partial, ARCHIVE)
-        _download(URL, whole, folder)
-        _unpack_missing(whole, partial, False, URL)
-        if others:
-            os.remove(archive)
-        if os.path.isdir(folder):
-            os.rmdir(folder)
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return True
-
-
-def _download(URL, path, folder):
-    """Bring a zip archive to ``path``, or say what to do without a network."""
-    way_out = (
-        f"download it elsewhere and save it as {os.path.join(folder, ARCHIVE)}"
-        ", or train without noise and reverberation (`--augmentation False`)."
-    )
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        parts = urllib.parse.urlsplit(URL)
-        if parts.scheme in ("http", "https"):
-            download_file(URL, path)
-        elif parts.scheme == "file":
-            shutil.copyfile(urllib.request.url2pathname(parts.path), path)
-        else:
-            shutil.copyfile(URL, path)
-    except (OSError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        raise UserError(
-            f"{URL}: cannot be downloaded ({error}); {way_out}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{URL}: what comes is no zip archive; {way_out}")
-
-
-def _unpack_missing(archive, folder, has_files, source):
-    """Unpack what a folder lacks of an archive; each file comes whole.
-
-    Arguments
-    ---------
-    archive : str
-        A zip archive.
-    folder : str
-        Where its files belong.
-    has_files : bool
-        Whether the folder has audio files. If none of them is of the archive,
-        they are the user's own, and nothing is added to them.
-    source : str
-        Where the archive comes from, for the message.
-
-    Returns
-    -------
-    unpacked : bool
-        False if the files are the user's own.
-    """
-    place = os.path.join(folder, ".unpacking")
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [m for m in file.infolist() if not m.is_dir()]
-            there = [
-                os.path.isfile(os.path.join(folder, m.filename))
-                for m in members
-            ]
-            if has_files and not any(there):
-                return False
-            if all(there):
-                return True
-            missing = [
-                m for m, found in zip(members, there, strict=True) if not found
-            ]
-            # Unpacking that was interrupted elsewhere left the file before
-            # the first missing one, perhaps cut short.
-            first = there.index(False)
-            if first:
-                missing.insert(0, members[first - 1])
-            if has_files:
-                logger.warning(
-                    f"{folder}: {there.count(False)} of {len(members)} files "
-                    f"of {ARCHIVE} are missing and are unpacked again."
-                )
-            for member in missing:
-                file.extract(member, place)
-                target = os.path.join(folder, member.filename)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.replace(os.path.join(place, member.filename), target)
-    except DAMAGED as error:
-        raise UserError(
-            f"{source}: the archive is damaged ({error}); get a whole one and "
-            "run the same command again."
-        ) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    return True
 
 
 def _rows(files, ext, may_change, sample_rate):

@@ -168,7 +168,7 @@ class Preparation:
         self.wanted = {
             split: {
                 **options.of_split(split),
-                "files": fingerprint(files, self.states),
+                "files": fingerprint(files.values(), self.states),
             }
             for split, files in self.files.items()
         }

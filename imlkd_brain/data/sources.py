@@ -5,9 +5,6 @@ Authors: IML-KD contributors
 
 import hashlib
 import os
-import shutil
-import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 from imlkd_brain.data.speakers import speaker_of
@@ -16,8 +13,6 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-TEST_WAV = "vox1_test_wav.zip"
-META = "meta"
 FIRST_OFFENDERS = 5  # how many bad files a message names
 STATE_BLOCK = 1000  # files that one thread looks up at a time
 
@@ -101,63 +96,6 @@ def digest_of(paths):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
-
-
-def unpack_source(source, data_folder):
-    """Unpack the test archive of VoxCeleb1 and copy the metadata.
-
-    Nothing happens where both are there already.
-
-    Arguments
-    ---------
-    source : str
-        Folder with ``vox1_test_wav.zip`` and, if wanted, ``meta``.
-    data_folder : str
-        Where ``wav`` and ``meta`` go.
-
-    Raises
-    ------
-    UserError
-        If the archive is missing, damaged or another one.
-    """
-    wavs = os.path.join(data_folder, "wav")
-    if not os.path.exists(os.path.join(wavs, "id10270")):
-        archive = os.path.join(source, TEST_WAV)
-        if not zipfile.is_zipfile(archive):
-            raise UserError(
-                f"{archive}: missing or no zip archive; source should be the "
-                "folder of VoxCeleb's archives, or None if they are unpacked."
-            )
-        logger.info(f"Extracting {archive} to {data_folder}")
-        partial = os.path.join(data_folder, ".unpacking")
-        shutil.rmtree(partial, ignore_errors=True)
-        unpacked = os.path.join(partial, "wav")
-        try:
-            shutil.unpack_archive(archive, partial)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(
-                f"{archive}: the archive is damaged ({error}); get it again."
-            ) from error
-        if not os.path.isdir(unpacked):
-            shutil.rmtree(partial)
-            raise UserError(
-                f"{archive}: holds no folder `wav`; source should have the "
-                "test archive of VoxCeleb1."
-            )
-        os.makedirs(wavs, exist_ok=True)
-        # id10270 comes last: where it is, the archive was unpacked whole.
-        for speaker in sorted(os.listdir(unpacked), reverse=True):
-            place = os.path.join(wavs, speaker)
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(os.path.join(unpacked, speaker), place)
-        shutil.rmtree(partial)
-    meta = os.path.join(data_folder, META)
-    if os.path.isdir(os.path.join(source, META)) and not os.path.exists(meta):
-        partial = f"{meta}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(os.path.join(source, META), partial)
-        os.rename(partial, meta)
 
 
 def list_files(folders, sample_rate):
@@ -319,10 +257,10 @@ def file_states(paths, n_jobs):
         )
 
 
-def fingerprint(files, states):
+def fingerprint(paths, states):
     """Return the SHA-256 of the paths, sizes and times of change of files."""
     digest = hashlib.sha256()
-    for path in sorted(files.values()):
+    for path in sorted(paths):
         size, changed = states[path]
         digest.update(f"{path}\0{size}\0{changed}\n".encode("utf-8", "replace"))
     return digest.hexdigest()

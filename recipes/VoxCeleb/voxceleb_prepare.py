@@ -12,8 +12,8 @@ are made again when the files, the lists or the options have changed.
 Authors: IML-KD contributors
 """
 
+from imlkd_brain.data.archives import unpack_source
 from imlkd_brain.data.preparation import Preparation, PreparationOptions
-from imlkd_brain.data.sources import unpack_source
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)

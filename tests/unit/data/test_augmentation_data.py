@@ -1,74 +1,18 @@
-"""Noise and room responses: whole or absent, and a CSV of files that exist."""
+"""Unit tests of ``imlkd_brain.data.augmentation_data``."""
 
-import csv
-import io
 import re
-import urllib.request
 import zipfile
 
-import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers.noises import NAMES, RATE, wav
+from helpers.prepared import rows_of
 from hyperpyyaml import load_hyperpyyaml
 
-from imlkd_brain.data import augmentation_data
-from imlkd_brain.data.augmentation_data import prepare_augmentation_data
 from imlkd_brain.errors import UserError
 from speechbrain.augment.time_domain import AddNoise
 from tests.synthetic import ROOT
-
-RATE = 16000
-
-
-def wav(seconds=0.5, rate=RATE, channels=1):
-    """A wav file of noise as bytes."""
-    samples = np.random.default_rng(0).uniform(
-        -0.1, 0.1, (int(seconds * rate), channels)
-    )
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, "PCM_16", format="WAV")
-    return file.getvalue()
-
-
-def rows_of(path):
-    """The rows of a CSV as dicts."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def archive(tmp_path):
-    """A zip of three noises, as a file:// URL with a space in its path."""
-    path = tmp_path / "a server" / "noises.zip"
-    path.parent.mkdir()
-    with zipfile.ZipFile(path, "w") as file:
-        for i in range(3):
-            file.writestr(f"noises/n.{i}.wav", wav(0.5 + 0.1 * i))
-        file.writestr("noises/licence.txt", "free")
-    return path.as_uri()
-
-
-@pytest.fixture
-def prepare(tmp_path, archive):
-    """Prepare noise for one data folder; the rows, by file name."""
-
-    def prepare(**options):
-        options = {
-            "URL": archive,
-            "data_folder": str(tmp_path / "A"),
-            "name": "noise",
-            "csv_file": str(tmp_path / "save" / "noise.csv"),
-            **options,
-        }
-        prepare_augmentation_data(**options)
-        found = rows_of(options["csv_file"])
-        return {row["wav"].rpartition("/")[2]: row for row in found}
-
-    return prepare
-
-
-NAMES = ["n.0.wav", "n.1.wav", "n.2.wav"]
 
 
 def test_archive_becomes_a_csv_that_addnoise_reads(prepare, tmp_path):
@@ -113,98 +57,6 @@ def test_a_folder_of_ones_own_is_used_as_it_is(prepare, tmp_path):
     with zipfile.ZipFile(own / "data.zip", "w") as file:
         file.writestr("noises/other.wav", wav())
     assert list(prepare(dest_folder=str(own))) == ["one.wav", "two.wav"]
-
-
-@pytest.mark.parametrize("stage", ["_download", "_unpack_missing"])
-def test_an_interrupted_download_leaves_nothing(
-    prepare, tmp_path, monkeypatch, stage
-):
-    whole = getattr(augmentation_data, stage)
-
-    def interrupt(*arguments):
-        if stage == "_unpack_missing":
-            whole(*arguments)
-        else:
-            open(arguments[1], "wb").close()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(augmentation_data, stage, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        prepare()
-    assert not list((tmp_path / "A").iterdir())
-    monkeypatch.setattr(augmentation_data, stage, whole)
-    assert list(prepare()) == NAMES
-
-
-@pytest.mark.parametrize("state", ["empty", "half an archive", "half a folder"])
-def test_what_an_interrupted_speechbrain_left_is_made_whole(
-    prepare, archive, tmp_path, state
-):
-    folder = tmp_path / "A" / "noise"
-    folder.mkdir(parents=True)
-    content = (tmp_path / "a server" / "noises.zip").read_bytes()
-    if state == "half an archive":
-        (folder / "data.zip").write_bytes(content[:1000])
-    if state == "half a folder":
-        (folder / "data.zip").write_bytes(content)
-        (folder / "noises").mkdir()
-        (folder / "noises" / "n.0.wav").write_bytes(wav(0.5))
-        (folder / "noises" / "n.1.wav").write_bytes(wav(0.6)[:5000])
-    # SpeechBrain's CSV of an empty folder has a header alone.
-    (tmp_path / "save").mkdir()
-    (tmp_path / "save" / "noise.csv").write_text(
-        "ID,duration,wav,wav_format,wav_opts\n"
-    )
-    rows = prepare()
-    assert list(rows) == NAMES
-    assert float(rows["n.1.wav"]["duration"]) == pytest.approx(0.6)
-
-
-def test_without_a_network_a_sentence_says_what_to_do(prepare, tmp_path):
-    url = f"file://{tmp_path}/none.zip"
-    with pytest.raises(UserError) as error:
-        prepare(URL=url)
-    message = str(error.value)
-    assert message.startswith(f"{url}: cannot be downloaded")
-    assert f"save it as {tmp_path}/A/noise/data.zip" in message
-    assert "`--augmentation False`" in message
-    # And doing it helps.
-    folder = tmp_path / "A" / "noise"
-    folder.mkdir()
-    content = (tmp_path / "a server" / "noises.zip").read_bytes()
-    (folder / "data.zip").write_bytes(content)
-    assert list(prepare(URL=url)) == NAMES
-
-
-def test_a_download_that_fails_is_a_sentence(prepare, monkeypatch):
-    def fail(source, path):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(
-        "imlkd_brain.data.augmentation_data.download_file", fail
-    )
-    with pytest.raises(UserError, match="no route to host.*save it as"):
-        prepare(URL="https://nowhere.invalid/noises.zip")
-
-    def login_page(source, path):
-        with open(path, "w") as file:
-            file.write("<html>")
-
-    monkeypatch.setattr(
-        "imlkd_brain.data.augmentation_data.download_file", login_page
-    )
-    with pytest.raises(UserError, match="no zip archive"):
-        prepare(URL="https://nowhere.invalid/noises.zip")
-
-
-def test_a_damaged_archive_is_a_sentence(prepare, archive, tmp_path):
-    path = tmp_path / "a server" / "noises.zip"
-    content = bytearray(path.read_bytes())
-    content[2000] ^= 255  # in the samples of the first file
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"noises.zip: the archive is damaged"):
-        prepare()
-    assert not list((tmp_path / "A").iterdir())
 
 
 def test_a_csv_of_the_users_is_kept_or_named(prepare, tmp_path):

@@ -1,7 +1,5 @@
 """Unit tests of ``imlkd_brain.data.sources``."""
 
-import zipfile
-
 import pytest
 from helpers.prepared import speakers_of, write_wav
 from voxceleb_prepare import prepare_voxceleb
@@ -25,18 +23,3 @@ def test_two_data_folders_and_a_file_in_both(tmp_path):
     write_wav(tmp_path / "two" / "wav" / "a" / "x" / "1.wav", 3)
     with pytest.raises(UserError, match="one data folder"):
         prepare_voxceleb(both, str(tmp_path / "again"), None, ["train"])
-
-
-def test_source_archive_is_unpacked_once(voxceleb, tmp_path):
-    source = tmp_path / "source"
-    source.mkdir()
-    with zipfile.ZipFile(source / "vox1_test_wav.zip", "w") as archive:
-        archive.write(
-            voxceleb / "wav" / "a" / "x" / "1.wav", "wav/id10270/x/1.wav"
-        )
-    for _ in range(2):
-        prepare_voxceleb(
-            str(voxceleb), str(tmp_path), None, ["train"], source=str(source)
-        )
-    assert "id10270" in speakers_of(tmp_path / "train.csv")
-    assert not (voxceleb / ".unpacking").exists()
