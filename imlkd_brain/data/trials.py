@@ -13,7 +13,7 @@ from pathlib import PurePath
 import numpy as np
 import torch
 
-from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.data.speakers import utterance_key, without_suffix
 from imlkd_brain.errors import UserError
 
 # Label words and what they mean; a list keeps to one line of this table.
@@ -22,6 +22,8 @@ LABEL_STYLES = (
     {"target": True, "nontarget": False},
 )
 SHOWN_LINES = 3  # offending lines that an error message quotes
+
+DEEP = 3  # slashes: more folders than speaker/session/utterance
 
 ALL = "all"  # the group of all trials of a list
 
@@ -133,9 +135,12 @@ def read_trials(path, name=None, allow_repeated_trials=False):
     if not labels:
         raise UserError(f"{path}: the trial list is empty.")
     # Two spellings of one utterance (with and without suffix) are one.
-    keys, merged, spellings = {}, [], []
+    keys, merged, spellings, ends = {}, [], [], {}
     for raw_name in raw_names:
         key = utterance_key(raw_name)
+        if key in keys and not _same_end(raw_name, spellings[keys[key]]):
+            # Deeper folders tell it from the other.
+            key = _whole_name(raw_name, ends)
         if key not in keys:
             keys[key] = len(keys)
             spellings.append(raw_name)
@@ -161,6 +166,28 @@ def read_trials(path, name=None, allow_repeated_trials=False):
         lines=numbers,
         path=str(path),
     )
+
+
+def _same_end(one, other):
+    """Whether two names can be of one file: one is the end of the other."""
+    one, other = (f"/{without_suffix(name)}" for name in (one, other))
+    return one.endswith(other) or other.endswith(one)
+
+
+def _whole_name(raw_name, ends):
+    """The key of a name whose last three components another one has too.
+
+    ``ends`` leads from every end of a name that was met here to its key.
+    """
+    name = without_suffix(raw_name)
+    own = [name]
+    while own[-1].count("/") > DEEP:
+        own.append(own[-1].partition("/")[2])
+    key = next((ends[end] for end in own if ends.get(end) in own), None)
+    key = key or ends.get(name, name)
+    for end in own:
+        ends.setdefault(end, key)
+    return key
 
 
 def _label_style(fields):

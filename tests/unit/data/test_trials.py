@@ -24,6 +24,20 @@ def test_both_orders_give_the_same_trials(tmp_path):
     assert list(kaldi.lines) == [1, 3]
 
 
+def test_utterances_of_deep_folders_are_not_taken_for_one(tmp_path):
+    """Two that end alike are two; two spellings of one are one."""
+    trials = read_trials(
+        write(
+            tmp_path / "deep.txt",
+            "1 en/a/s/x/1.wav en/a/s/x/2.wav\n0 en/a/s/x/1 en/b/s/x/2\n"
+            "0 wav/en/b/s/x/2.wav en/a/s/x/2\n0 s/x/3 a/s/x/3.wav\n",
+        )
+    )
+    assert trials.pairs.tolist() == [[0, 1], [0, 2], [2, 1], [3, 3]]
+    assert trials.spellings[2] == "en/b/s/x/2"
+    assert len(set(trials.utterances)) == 4
+
+
 GOOD = "1 a/s/1 a/s/2\n0 a/s/1 b/s/1\n"
 
 
