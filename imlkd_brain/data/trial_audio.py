@@ -386,7 +386,8 @@ def _check_downloaded(path, source):
         lines = [line.split() for line in stream if line.strip()]
     labels = {word for style in LABEL_STYLES for word in style}
     if not lines or any(
-        len(fields) != 3 or fields[0] not in labels for fields in lines
+        len(fields) != 3 or not labels & {fields[0], fields[2]}
+        for fields in lines
     ):
         raise OSError("what comes is no trial list")
     for name, n_trials in OFFICIAL_LISTS.values():

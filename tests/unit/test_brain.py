@@ -1080,7 +1080,7 @@ def test_the_learning_rate_ends_its_cycle_with_the_epochs_that_are_asked_for(
     assert rates == [brain.hparams.base_lr] * 4
 
 
-def test_configurations_that_cannot_be_trained_are_refused(make):
+def test_configurations_that_cannot_be_trained_are_refused(make, monkeypatch):
     with pytest.raises(UserError, match="batch_size: 9 .* 8 training"):
         make("scratch", batch_size=9)
     with pytest.raises(UserError, match="export: 'first'"):
@@ -1099,6 +1099,9 @@ def test_configurations_that_cannot_be_trained_are_refused(make):
         make("iml_kd", durations=[])
     with pytest.raises(UserError, match="method is 'imlkd'.*iml_kd"):
         make("imlkd")
+    monkeypatch.setattr(train_kd, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="tensorboard is not installed"):
+        make("scratch", use_tensorboard=True)
 
 
 def drawn(brain, monkeypatch):

@@ -24,6 +24,7 @@ Authors
 import math
 import os
 import sys
+from importlib.util import find_spec
 
 import torch
 from voxceleb_prepare import prepare_voxceleb
@@ -135,6 +136,11 @@ def check_before_training(hparams):
         raise UserError(
             f"export: {hparams['export']!r} is not known; expected best (the "
             "checkpoint with the lowest dev figure) or last."
+        )
+    if hparams["use_tensorboard"] and find_spec("tensorboard") is None:
+        raise UserError(
+            "use_tensorboard: the package tensorboard is not installed; `pip "
+            "install tensorboard`, or give `--use_tensorboard False`."
         )
     if not hparams["valid_durations"] or hparams["valid_durations"][0]:
         raise UserError(
