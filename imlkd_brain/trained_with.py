@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import speechbrain as sb
 from imlkd_brain.distillation.batchnorm import batchnorm_of
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_json
+from imlkd_brain.locks import locked
 from imlkd_brain.models.folder import (
     INFERENCE,
     find_inference_folder,
@@ -35,6 +37,7 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 RECORD = "trained_with.json"
+LOCK = ".lock"
 SAVE = "save"
 DEBUG = "debug"
 
@@ -347,6 +350,42 @@ def load_training(argv):
         with open(hparams_file, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream, overrides)
     return hparams_file, hparams, run_opts, overrides
+
+
+@contextmanager
+def sole_training(output_folder):
+    """Keep other trainings out of an output folder.
+
+    Two of them, such as a job that is queued twice, would write the same
+    annotations and remove each other's checkpoints.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Made if missing.
+
+    Raises
+    ------
+    UserError
+        If another process on this machine trains there.
+    """
+    with ExitStack() as stack:
+        if if_main_process():
+            os.makedirs(output_folder, exist_ok=True)
+            busy = (
+                f"{output_folder}: another training is at work there; wait "
+                "until it has ended, or give another output_folder."
+            )
+            try:
+                stack.enter_context(
+                    locked(os.path.join(output_folder, LOCK), busy)
+                )
+            except NotImplementedError:
+                logger.warning(
+                    f"{output_folder}: its file system has no locks, so "
+                    "nothing keeps a second training out."
+                )
+        yield
 
 
 def read_record(folder):

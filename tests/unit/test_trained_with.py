@@ -1,5 +1,6 @@
 """A folder is one training: other options stop before they change anything."""
 
+import contextlib
 import re
 import shutil
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import demo
 import pytest
 import torch
+import train_kd
 from synthetic import HPARAMS, TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
@@ -24,6 +26,7 @@ from imlkd_brain.trained_with import (
     differences,
     load_training,
     model_identity,
+    sole_training,
 )
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
@@ -208,6 +211,33 @@ def test_test_only_has_nothing_to_test_here(tmp_path):
     with pytest.raises(UserError, match="--test_only: .*verify.py"):
         load_training(argv)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_two_trainings_never_share_a_folder(tmp_path, monkeypatch):
+    argv = [STUDENT, "--method", "scratch", "--data_folder", "none"]
+    argv += ["--output_folder", str(tmp_path / "out")]
+    with sole_training(tmp_path / "out"):
+        with pytest.raises(UserError, match="another training is at work"):
+            train_kd.main(argv)
+        assert not (tmp_path / "out" / "hyperparams.yaml").exists()
+        # Of the processes of one training the main one has the lock.
+        monkeypatch.setenv("RANK", "1")
+        with sole_training(tmp_path / "out"):
+            pass
+    monkeypatch.delenv("RANK")
+    with sole_training(tmp_path / "out"):
+        pass
+
+
+def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, caplog):
+    @contextlib.contextmanager
+    def unknown(path, busy):
+        raise NotImplementedError
+        yield
+
+    monkeypatch.setattr("imlkd_brain.trained_with.locked", unknown)
+    with sole_training(tmp_path):
+        assert "no locks" in caplog.text
 
 
 def test_debug_has_a_folder_of_its_own(tmp_path):

@@ -70,6 +70,7 @@ from imlkd_brain.trained_with import (
     TrainingRecord,
     has_checkpoint,
     load_training,
+    sole_training,
     training_data,
 )
 from imlkd_brain.verification.dev_trials import valid_trials
@@ -320,7 +321,7 @@ def add_teacher_cache(hparams, n_train):
 
 
 def main(argv):
-    """Prepares the data, trains, and exports the model."""
+    """Checks the options, then prepares the data, trains and exports."""
     hparams_file, hparams, run_opts, overrides = load_training(argv)
     set_tf32(hparams["allow_tf32"])
     check_before_training(hparams)
@@ -334,10 +335,16 @@ def main(argv):
         )
     trained_with = TrainingRecord(hparams_file, overrides, run_opts)
     trained_with.add_data(**training_data(hparams))
-    folders = hparams["output_folder"], hparams["save_folder"]
     # Before anything is rewritten, hyperparams.yaml for one
-    trained_with.check_before_training(*folders)
+    trained_with.check_before_training(
+        hparams["output_folder"], hparams["save_folder"]
+    )
+    with sole_training(hparams["output_folder"]):
+        train(hparams_file, hparams, run_opts, overrides, trained_with)
 
+
+def train(hparams_file, hparams, run_opts, overrides, trained_with):
+    """Does what has the output folder to itself."""
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
 
@@ -393,7 +400,7 @@ def main(argv):
     # Again, with the annotations that were prepared just now
     trained_with.add_data(**training_data(hparams))
     trained_with.add_processes(n_processes())
-    trained_with.check(*folders)
+    trained_with.check(hparams["output_folder"], hparams["save_folder"])
     run_on_main(trained_with.write, args=[hparams["save_folder"]])
     add_initial_weights(hparams, label_encoder)
 
