@@ -1,8 +1,8 @@
-"""What a user can get wrong is reported in one sentence, never a traceback.
+"""Reports a user's mistake in one sentence, without a traceback.
 
-The scripts run their main block inside :func:`one_sentence_errors`. Library
-code raises :class:`UserError` with a sentence that names the file or key, what
-was expected, and the way out.
+Library code raises :class:`UserError`. Its sentence names the file or key,
+what was expected, and the way out. Scripts run their main block inside
+:func:`one_sentence_errors`, which prints it.
 """
 
 import errno
@@ -31,8 +31,8 @@ def one_sentence_errors():
 
     Exit codes: 2 for :class:`UserError`, 28 (``ENOSPC``) for a full disk, 130
     for an interrupt. Any other exception is a bug and keeps its traceback.
-    SIGTERM, which schedulers send at the end of a job's time, is an interrupt
-    as well, also where Ctrl-C is ignored (``nohup ... &`` in a script).
+    SIGTERM, which schedulers send at the end of a job's time, counts as an
+    interrupt, also where Ctrl-C is ignored (``nohup ... &`` in a script).
 
     Example
     -------
@@ -71,7 +71,7 @@ def one_sentence_errors():
 
 
 def _interrupt(pid):
-    """A handler that interrupts one process and just ends its forks."""
+    """Return a handler that interrupts one process and ends its forks."""
 
     def handler(number, frame):
         if os.getpid() == pid:
@@ -84,10 +84,10 @@ def _interrupt(pid):
 
 
 def _sentence(error):
-    """The user's sentence, also where a data loader's worker raised it.
+    """Return the sentence of an error, also of a data loader's worker.
 
-    From a worker, torch raises the same type again with the worker's
-    traceback as the message; the sentence is what follows the last name.
+    torch raises a worker's error again with the worker's traceback as its
+    message. The sentence follows the last name in it.
     """
     message = str(error)
     if "Original Traceback" in message:

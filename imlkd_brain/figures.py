@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, line styles and saving.
+"""Colours, markers, line styles and saving of all figures.
 
 The colours are Okabe and Ito's, which colour-blind readers tell apart.
 matplotlib is imported when a figure is drawn, not before.
@@ -27,7 +27,7 @@ DPI = 150
 
 
 def require_matplotlib():
-    """Raise before hours of work what would otherwise be raised after them.
+    """Check that matplotlib is installed, before the work and not after it.
 
     Raises
     ------

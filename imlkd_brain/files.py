@@ -53,20 +53,19 @@ def write_json(path, content, indent=2, **options):
 
 @contextmanager
 def in_place_of(path):
-    """Give a temporary path that takes the place of ``path`` when complete.
+    """Write a file under a temporary name and rename it when it is complete.
 
-    It is in the same folder. After an error it is removed and the old file
-    stays.
+    After an error the temporary file is removed and the old file stays.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file to write.
+        The file's place.
 
     Yields
     ------
     temporary : pathlib.Path
-        Where to write it.
+        Where to write it, in the same folder.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -81,7 +80,7 @@ def in_place_of(path):
 def replacing(path):
     """Open a text file that takes its place only when it is complete."""
     with in_place_of(path) as temporary:
-        # The newlines that a CSV writer chooses are kept.
+        # A CSV writer chooses its own newlines.
         with open(temporary, "w", encoding="utf-8", newline="") as stream:
             yield stream
 
@@ -144,7 +143,7 @@ def write_csv(path, rows):
 
 
 def without_nan(value):
-    """The same with None for NaN, which JSON does not know."""
+    """Replace NaN and infinity by None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -155,15 +154,15 @@ def without_nan(value):
 
 
 def append_epoch(path, row):
-    """Add an epoch to a CSV, replacing what a repeated epoch left there.
+    """Add an epoch to a CSV; a repeated epoch replaces the later ones.
 
     Arguments
     ---------
     path : str
         The CSV; made if missing.
     row : dict
-        Column to value; ``epoch`` is the key. Columns may differ from row to
-        row, the file has them all.
+        Values by column, with the number ``epoch``. Rows may have different
+        columns; the file has all of them.
     """
     rows = []
     if os.path.isfile(path):

@@ -1,9 +1,8 @@
-"""What float32 means on a GPU: all of its bits, or TensorFloat-32.
+"""Chooses between full float32 and TensorFloat-32 on a GPU.
 
-SpeechBrain switches TensorFloat-32 (TF32) on when it is imported: products of
-float32 numbers then keep 10 bits of the 23 of their mantissa. Importing this
-module switches it off again, so that float32 is float32 unless the key
-``allow_tf32`` of a YAML says otherwise.
+Importing SpeechBrain switches TensorFloat-32 (TF32) on. Products of float32
+numbers then keep 10 of the 23 bits of their mantissa. Importing this module
+switches it off again; a YAML switches it on with ``allow_tf32: True``.
 
 Authors: IML-KD contributors
 """
@@ -17,13 +16,13 @@ import speechbrain  # noqa: F401
 
 
 def set_tf32(allow):
-    """Say whether products of float32 numbers may run in TF32.
+    """Switch TF32 on or off.
 
     Arguments
     ---------
     allow : bool
-        True: matrix products and convolutions on a GPU that has TF32 use it.
-        False: they keep the precision of float32.
+        If True, matrix products and convolutions on a GPU use TF32; if
+        False, they keep the precision of float32.
 
     Example
     -------
@@ -37,9 +36,9 @@ def set_tf32(allow):
 
 @contextmanager
 def full_float32():
-    """Keep the precision of float32 inside, whatever is set outside.
+    """Switch TF32 off inside a block or a function.
 
-    A context manager, and a decorator of functions.
+    A context manager and a decorator. It restores the setting at the end.
 
     Example
     -------

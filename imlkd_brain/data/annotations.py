@@ -13,7 +13,26 @@ CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
 
 
 def read_annotation(path, data_folder):
-    """Read an annotation; {ID: row} with numbers as numbers."""
+    """Read a CSV of ``prepare_voxceleb``.
+
+    Arguments
+    ---------
+    path : str
+        The CSV.
+    data_folder : str
+        Stands for ``$data_root`` in the CSV.
+
+    Returns
+    -------
+    dict
+        Rows by ID; durations, starts and stops are numbers.
+
+    Raises
+    ------
+    UserError
+        If the CSV is missing or empty, lacks a column, repeats an ID, or has
+        numbers that cannot be right.
+    """
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: missing; let the script prepare the data (`--skip_prep "
@@ -75,13 +94,13 @@ def read_cohort(path, data_folder, size, seed):
     Arguments
     ---------
     path : str or Path
-        CSV with the columns ``wav`` and ``spk_id``, as prepare_voxceleb
-        writes; ``$data_root`` stands for the data folder. Several segments of
-        a file are one utterance.
+        CSV of ``prepare_voxceleb``, with the columns ``wav`` and ``spk_id``.
+        ``$data_root`` stands for the data folder. Segments of one file are
+        one utterance.
     data_folder : str or Path
         The corpus.
     size : int
-        Most utterances to take, drawn at random.
+        Most utterances to take. They are drawn at random.
     seed : int
         Seed of the draw.
 

@@ -1,9 +1,9 @@
-"""Noise and reverberation that depend on the seed and the update alone.
+"""Adds noise and reverberation that depend only on the seed and the update.
 
 SpeechBrain's ``AddNoise`` and ``AddReverb`` take their files from a data
-loader, whose order no checkpoint keeps: a training that was interrupted would
-go on with other noises. Here the files, and where in a file a noise begins, are
-drawn from torch's random state, which the Brain seeds for each batch.
+loader. No checkpoint stores its order, so an interrupted training would go on
+with other noises. Here the files, and where in a file a noise begins, are drawn
+from torch's random state, which the Brain seeds for each batch.
 
 Authors: IML-KD contributors
 """
@@ -24,13 +24,12 @@ logger = get_logger(__name__)
 
 
 class AddNoise(time_domain.AddNoise):
-    """Adds a noise of its own to each signal of a batch.
+    """Adds another noise to each signal of a batch.
 
     The arguments are those of ``speechbrain.augment.time_domain.AddNoise``.
-    What is different: files are drawn with replacement, each is read where it
-    is needed only, from a sample of its own (``start_index`` for all if it is
-    given), and ``num_workers`` is the number of threads that read. ``sorting``
-    must be random.
+    Files are drawn with replacement and read in part, from a random sample on
+    (``start_index`` if it is given). ``num_workers`` is the number of threads
+    that read. ``sorting`` must be random.
 
     Example
     -------
@@ -94,8 +93,8 @@ class AddReverb(time_domain.AddReverb):
     """Convolves a batch with a room response.
 
     The arguments are those of ``speechbrain.augment.time_domain.AddReverb``.
-    What is different: the file is drawn with replacement, and read without
-    workers. ``sorting`` must be random.
+    The file is drawn with replacement and read without workers. ``sorting``
+    must be random.
     """
 
     def __init__(self, *args, **kwargs):
@@ -122,7 +121,7 @@ class AddReverb(time_domain.AddReverb):
 
 
 def check_repeatable(wav_augment):
-    """Warn of augmentations whose files an interrupted training changes.
+    """Warn of augmentations that differ after an interruption.
 
     Arguments
     ---------
@@ -142,7 +141,7 @@ def check_repeatable(wav_augment):
 
 
 def _check_random(sorting):
-    """Refuse an order of files, which would have to be kept."""
+    """Refuse an order of files, which no checkpoint would store."""
     if sorting != "random":
         raise UserError(
             f"sorting: {sorting!r} is not supported for noise and "
@@ -175,19 +174,19 @@ def _files(csv_file, csv_keys, replacements):
 
 
 def _read(path, n_samples=None, place=0.0, start=None):
-    """Samples (n,) of a file's first channel, float32.
+    """Read samples (n,) of a file's first channel, float32.
 
     Arguments
     ---------
     path : str
         The file.
     n_samples : int, optional
-        How many at most; the whole file without.
+        Most samples to read; the whole file if left out.
     place : float
-        Where they begin: 0 for the first place where ``n_samples`` fit, just
-        below 1 for the last.
+        Where the samples begin, in [0, 1): 0 is the start of the file, values
+        near 1 the last place where ``n_samples`` fit.
     start : int, optional
-        Their first sample, in place of ``place``.
+        The first sample, instead of ``place``.
     """
     with opened(path) as file:
         n_samples = n_samples or file.frames

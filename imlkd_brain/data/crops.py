@@ -1,4 +1,4 @@
-"""Durations: their names, and seeded crops and chunks of utterances.
+"""Names of durations, and seeded crops and chunks of utterances.
 
 Authors: IML-KD contributors
 """
@@ -16,10 +16,10 @@ POOLED = "pooled"  # the duration of all durations together
 
 
 def seconds_to_samples(seconds, sample_rate):
-    """Return the number of samples of a duration.
+    """Return the number of samples of a duration, rounded.
 
-    Rounded, not cut: 0.29 s at 100 Hz are 29 samples, though the product in
-    floating point is a little less.
+    0.29 s at 100 Hz are 29 samples, though the floating-point product is a
+    little less.
 
     Arguments
     ---------
@@ -89,7 +89,7 @@ def read_durations(durations, key="durations"):
     """
     seconds = {}
     for duration in as_list(durations):
-        number = isinstance(duration, (int, float))  # noqa: UP038
+        number = isinstance(duration, (int, float))
         if duration != FULL and not (number and 0 < duration < math.inf):
             raise UserError(
                 f"{key}: {duration!r} is neither `full` nor a positive "
@@ -105,13 +105,28 @@ def read_durations(durations, key="durations"):
 
 
 def crop(signal, duration, sample_rate, grid):
-    """The middle ``duration`` seconds and where they start.
+    """Return the middle of a signal and where it starts.
 
-    They start at a multiple of ``grid`` samples, the hop of the features, so
-    that their frames are those of the whole utterance.
+    Shorter crops of an utterance lie inside its longer ones.
 
-    Crops of one utterance are nested: the second seen at 1 s is the same that
-    is seen, with more around it, at 2 s, at 3 s and at full length.
+    Arguments
+    ---------
+    signal : torch.Tensor
+        (samples,)
+    duration : float or str
+        Seconds, or ``full``.
+    sample_rate : int
+        In Hz.
+    grid : int
+        The hop of the features in samples. A crop starts at a multiple of
+        it, so its frames are frames of the whole utterance.
+
+    Returns
+    -------
+    crop : torch.Tensor
+        (crop samples,)
+    start : float
+        In seconds.
     """
     if duration == FULL:
         return signal, 0.0
@@ -133,7 +148,23 @@ def crop_name(seconds, seed):
 
 
 def crop_start(utterance, n_samples, n_crop, seed):
-    """First sample of a random crop that depends on its arguments only.
+    """Draw the first sample of a crop from the arguments alone.
+
+    Arguments
+    ---------
+    utterance : str
+        The utterance's name.
+    n_samples : int
+        Samples of the utterance.
+    n_crop : int
+        Samples of the crop.
+    seed : int
+        The experiment's seed.
+
+    Returns
+    -------
+    int
+        0 if the utterance is shorter than the crop.
 
     Example
     -------
@@ -146,15 +177,14 @@ def crop_start(utterance, n_samples, n_crop, seed):
 
 
 class RandomChunks:
-    """Where each utterance's training chunk starts in each epoch.
+    """Draws where each utterance's training chunk starts in each epoch.
 
-    The start is drawn from the seed, the epoch and the utterance alone, so
-    that all methods see the same chunks at a seed and an interrupted run goes
-    on with those it would have had, whatever else draws random numbers.
+    The start depends only on the seed, the epoch and the utterance. All methods
+    see the same chunks at a seed, and an interrupted run goes on with the
+    chunks it would have had.
 
-    The epoch lies in memory that processes share, so that the workers of a
-    data loader see it move on, also workers that live longer than an epoch
-    (``persistent_workers``).
+    The epoch lies in shared memory. The workers of a data loader see it change,
+    also with ``persistent_workers``.
 
     Arguments
     ---------
@@ -174,7 +204,7 @@ class RandomChunks:
 
     @property
     def epoch(self):
-        """The epoch that chunks are drawn for, in all processes."""
+        """The epoch to draw chunks for, in all processes."""
         return int(self._epoch)
 
     @epoch.setter

@@ -18,7 +18,7 @@ from speechbrain.utils.distributed import run_on_main
 def train_dataset(
     annotation, data_folder, seconds, sample_rate, seed, speeds=(1.0,)
 ):
-    """Return the training set and what moves its random chunks on.
+    """Return the training set and its random chunks.
 
     Arguments
     ---------
@@ -41,7 +41,7 @@ def train_dataset(
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         Gives id, sig and spk_id.
     chunks : RandomChunks
-        Set its ``epoch`` when an epoch starts.
+        Set ``chunks.epoch`` when an epoch starts.
     """
     rows = read_annotation(annotation, data_folder)
     if tuple(speeds) != (1.0,):
@@ -68,12 +68,12 @@ def train_dataset(
 
 
 class ChunkReader:
-    """Reads an utterance's chunk of the epoch at the row's speed.
+    """Reads the epoch's chunk of an utterance at the row's speed.
 
     Arguments
     ---------
     chunks : RandomChunks
-        Where chunks start.
+        Draws where chunks start.
     seconds : float
         Chunk length.
     sample_rate : int
@@ -99,8 +99,8 @@ class ChunkReader:
     def __call__(self, id_, wav, duration, speed):
         """Return the chunk (samples,) of one row."""
         n_read = int(round(self.n_chunk * speed))
-        # A chunk may start anywhere in its file, as in SpeechBrain's recipe:
-        # `duration` is the file's, whatever rows it was cut into.
+        # As in SpeechBrain's recipe, a chunk may start anywhere in its file:
+        # `duration` is that of the file, not of the row.
         n_file = seconds_to_samples(duration, self.sample_rate)
         start = self.chunks(id_, n_file, n_read)
         signal = read_audio(wav, start, n_read, self.sample_rate)
@@ -185,20 +185,20 @@ def _perturbed(name, speed):
 def encode_speakers(dataset, path, expected=None, begun=True):
     """Return the label encoder of the training speakers.
 
-    Speakers are numbered in the order of their names, so that two runs on the
-    same speakers agree whatever the order of their CSVs.
+    Speakers are numbered in the order of their names. Two runs on the same
+    speakers agree, also if their CSVs have another order.
 
     Arguments
     ---------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         The training set.
     path : str
-        Where the encoder is kept; read if it exists.
+        The encoder's file; read if it exists.
     expected : int, optional
         The number of speakers that the YAML claims, to check.
     begun : bool
-        Whether there may be a checkpoint of the speakers in the file. If not,
-        a file of other speakers is replaced.
+        If False, no checkpoint depends on the file, and a file of other
+        speakers is replaced.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def encode_speakers(dataset, path, expected=None, begun=True):
 
 
 def _keep_encoder(speakers, path, begun):
-    """Write the label encoder, where there is none to be kept."""
+    """Write the label encoder, unless the old one must stay."""
     kept = _kept_encoder(path)
     if kept is not None and (begun or sorted(kept.lab2ind) == speakers):
         return
@@ -246,17 +246,17 @@ def _keep_encoder(speakers, path, begun):
 
 
 def _kept_encoder(path):
-    """The label encoder in a file; None if there is none, or half of one."""
+    """Read a label encoder; None if there is none, or half of one."""
     encoder = sb.dataio.encoder.CategoricalEncoder()
     try:
         return encoder if encoder.load_if_possible(path) else None
     except KeyError:
-        # Cut short before the last lines, which SpeechBrain looks up.
+        # The file ends before the last lines, which SpeechBrain looks up.
         return None
 
 
 def check_batches(options, n_items=None):
-    """Refuse batches that a training cannot be made of.
+    """Refuse options that give batches of one utterance.
 
     Arguments
     ---------
@@ -305,18 +305,18 @@ batch_size, or drop_last: True in train_dataloader_options.
 
 
 def batches_per_epoch(n_items, n_processes, batch_size=1, drop_last=False):
-    """How many batches a process trains on in an epoch.
+    """Return how many batches a process trains on in an epoch.
 
     Arguments
     ---------
     n_items : int
         Items of the training set.
     n_processes : int
-        Processes that share them, as torch's DistributedSampler does it.
+        Processes that share the items, as with torch's DistributedSampler.
     batch_size : int
         Items in a batch.
     drop_last : bool
-        Whether what does not fill a batch of every process is left out.
+        If True, items that do not fill a batch of every process are left out.
 
     Returns
     -------
@@ -342,7 +342,7 @@ def check_known_speakers(dataset, encoder, annotation):
     Arguments
     ---------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        The validation set, where the error rate is what is measured.
+        The validation set.
     encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The training speakers.
     annotation : str

@@ -30,11 +30,11 @@ def check_held_out(
         Speakers of each source, by a phrase such as ``the training data of
         the model teacher``.
     allow : bool
-        Return the reasons instead of raising them.
+        If True, return the reasons; if False, raise the first one.
     consequence : str
-        What is wrong with figures on such a list.
+        What is wrong with results on such a list, for the message.
     way_out : str
-        What a user may do beside taking other speakers.
+        What a user may do instead of taking other speakers.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def check_held_out(
 
 
 def training_speakers(models):
-    """The speakers that models, teachers and initial weights have learnt.
+    """Return the speakers that models, teachers and initial weights learnt.
 
     Arguments
     ---------
@@ -90,9 +90,9 @@ def training_speakers(models):
 def check_dev_speakers(trials, valid_data, train_data, allow=False):
     """Refuse dev trials of speakers that are trained on.
 
-    The error rate on such trials is too low, and a checkpoint that is chosen
-    by it is not the best one for new speakers. The annotations say who speaks:
-    a preparation that was skipped, or was made with another list, is seen.
+    The error rate on such trials is too low, and the checkpoint it chooses is
+    not the best one for new speakers. The speakers come from the annotations,
+    so a skipped preparation and one of another list are found.
 
     Arguments
     ---------
@@ -101,7 +101,7 @@ def check_dev_speakers(trials, valid_data, train_data, allow=False):
     valid_data, train_data : speechbrain.dataio.dataset.DynamicItemDataset
         The validation and the training set.
     allow : bool
-        Warn only.
+        If True, warn; if False, raise.
 
     Raises
     ------

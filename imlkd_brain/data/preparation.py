@@ -88,7 +88,7 @@ class PreparationOptions:
                 "from a trial list and none was given; give one, or leave "
                 "'test' out of splits."
             )
-        number = isinstance(self.seg_dur, (int, float))  # noqa: UP038
+        number = isinstance(self.seg_dur, int | float)
         if not (number and self.seg_dur > 0):
             raise UserError(
                 f"seg_dur: {self.seg_dur!r} should be seconds above 0."

@@ -35,7 +35,7 @@ class Trials:
     Arguments
     ---------
     name : str
-        What the list is called in tables and files.
+        The list's name in tables and files.
     utterances : list of str
         The different names in the list, in order of appearance.
     pairs : torch.Tensor
@@ -82,10 +82,9 @@ def read_trials(path, name=None, allow_repeated_trials=False):
     path : str or Path
         The list, one trial a line; empty lines are allowed.
     name : str, optional
-        What to call it; the file's name without suffix if left out.
+        The list's name; the file's name without suffix if left out.
     allow_repeated_trials : bool
-        Accept trials that are listed more than once; each then counts as
-        often as it is listed.
+        If True, a trial may be listed more than once and counts as often.
 
     Returns
     -------
@@ -191,7 +190,7 @@ def _whole_name(raw_name, ends):
 
 
 def _label_style(fields):
-    """Where the label stands in a line and what its words mean, or None."""
+    """Find the label's place in a line and the meaning of its words."""
     for position in (0, 2):
         for style in LABEL_STYLES:
             if fields[position] in style:
@@ -200,7 +199,7 @@ def _label_style(fields):
 
 
 def _malformed_message(path, style, label_at, malformed):
-    """One sentence for lines that are no trials of the list's own style."""
+    """Describe lines that are no trials of the list's style."""
     expected = "`1 enrol test` or `enrol test target`"
     problem = "not a trial"
     if style is not None:
@@ -222,7 +221,7 @@ def _malformed_message(path, style, label_at, malformed):
 
 
 def _check_repeats(path, pairs, keys, numbers):
-    """UserError if a trial is in the list twice."""
+    """Refuse a list that has a trial twice."""
     code = pairs[:, 0] * len(keys) + pairs[:, 1]
     order = np.argsort(code, kind="stable")
     again = np.sort(order[1:][code[order][1:] == code[order][:-1]])
@@ -240,13 +239,13 @@ def _check_repeats(path, pairs, keys, numbers):
 
 
 def shorten(items):
-    """The first few items, with dots if there are more."""
+    """Join the first few items, with dots if there are more."""
     dots = ", ..." if len(items) > SHOWN_LINES else ""
     return ", ".join(items[:SHOWN_LINES]) + dots
 
 
 def trial_groups(located, separator):
-    """Masks of the trials within each group of speakers.
+    """Return masks of the trials within each group of speakers.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""What features say about themselves: rate, hop, statistics; and checks.
+"""Reads the rate, hop and statistics of features, and checks them.
 
 Authors: IML-KD contributors
 """
@@ -130,10 +130,10 @@ def check_features(compute_features, mean_var_norm, sample_rate):
 
 
 def has_statistics(mean_var_norm):
-    """Whether a normalisation has statistics of its own to keep.
+    """Whether a normalisation has statistics of the training data.
 
-    SpeechBrain's ``InputNormalization`` of type global keeps them in plain
-    attributes, so that no state dict holds them.
+    SpeechBrain's ``InputNormalization`` of type global has them in plain
+    attributes, which no state dict holds.
 
     Example
     -------
@@ -149,8 +149,7 @@ def has_statistics(mean_var_norm):
 def check_same_features(teacher, compute_features, mean_var_norm, sample_rate):
     """Refuse a teacher that was trained on other features than the student's.
 
-    The teacher sees what the student sees, so its own features have to be the
-    same.
+    Teacher and student see the same features.
 
     Arguments
     ---------
@@ -195,7 +194,7 @@ def check_same_features(teacher, compute_features, mean_var_norm, sample_rate):
 
 
 def feature_difference(model, compute_features, mean_var_norm):
-    """Return the first setting in which a model's features are others.
+    """Return the first setting in which a model's features differ.
 
     Arguments
     ---------
@@ -223,7 +222,7 @@ def feature_difference(model, compute_features, mean_var_norm):
 
 
 def plain_settings(module):
-    """Plain values that a module was built with, sorted by name.
+    """Return the plain values that a module was built with, by name.
 
     Example
     -------

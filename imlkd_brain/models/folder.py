@@ -1,10 +1,9 @@
-"""A trained model as a folder: written and read here, in one format.
+"""Finds and loads a model folder.
 
-``SpeakerRecognition.from_hparams(source=folder, savedir=folder)`` and
-``EncoderClassifier.from_hparams`` accept what :func:`export_inference_folder`
-writes. :func:`load_speaker_model` reads such a folder, a SpeechBrain hub model,
-or the output folder of a training run, which holds one. Loading is strict: a
-checkpoint that does not fit the model is an error, not a warning.
+:func:`load_speaker_model` reads a folder that
+:func:`imlkd_brain.models.export.export_inference_folder` wrote, a SpeechBrain
+hub model, or the output folder of a training, which holds one. Loading is
+strict: a checkpoint that does not fit the model is an error, not a warning.
 
 Authors: IML-KD contributors
 """
@@ -74,7 +73,7 @@ def find_inference_folder(source):
 
 
 def public_folder(name):
-    """Return where a public model is kept on this machine.
+    """Return the folder of a public model on this machine.
 
     Arguments
     ---------

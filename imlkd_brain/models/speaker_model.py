@@ -20,16 +20,16 @@ from imlkd_brain.models.features import (
 
 
 def model_size(model, seconds=3.0):
-    """Parameters and multiply-accumulates of the embedding model.
+    """Count parameters and multiply-accumulates of the embedding model.
 
-    The classifier and the features are left out, as papers do.
+    As in papers, the classifier and the features do not count.
 
     Arguments
     ---------
     model : SpeakerModel
         On any device.
     seconds : float
-        Length of the input that is counted.
+        Length of the input.
 
     Returns
     -------
@@ -78,14 +78,13 @@ class SpeakerModel(torch.nn.Module):
         Where the model came from, for messages.
     teacher_speakers : list of str
         Training speakers of its teacher and of its initial weights, of their
-        teachers and so on. What a model has learnt from them makes its figures
-        on them too good.
+        teachers and so on. Error rates on them are too low.
 
     Attributes
     ----------
     key : str
-        SHA-256 (hex) of the weights and of the modules' description: the same
-        model has the same key wherever it lies.
+        SHA-256 (hex) of the weights and of the modules' description. A copy
+        of a model has the same key.
 
     Example
     -------
