@@ -1,9 +1,12 @@
-"""How far two maps agree: rank correlation, shared top bins, time profile.
+"""How well two maps agree: rank correlation, shared top bins, time profile.
 
 Authors: IML-KD contributors
 """
 
+from dataclasses import dataclass
+
 import torch
+from scipy.stats import rankdata
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.perturbation import importance_ranks
@@ -11,33 +14,24 @@ from imlkd_brain.explanation.tasks import seeded
 
 
 def average_ranks(values):
-    """Ranks from 0, ties sharing their mean rank, along the last axis.
+    """Rank each row; equal values share their mean rank.
 
     Arguments
     ---------
     values : torch.Tensor
-        Shape (B, N).
+        Shape (B, N), on any device.
 
     Returns
     -------
     ranks : torch.Tensor
-        Shape (B, N), float64.
+        Shape (B, N), float64, on the CPU; 1 is the lowest.
 
     Example
     -------
     >>> average_ranks(torch.tensor([[3.0, 1.0, 3.0]]))
-    tensor([[1.5000, 0.0000, 1.5000]], dtype=torch.float64)
+    tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
     """
-    ordered, order = values.sort(-1)
-    starts = torch.ones_like(ordered, dtype=torch.bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    run = starts.flatten().cumsum(0) - 1
-    places = torch.arange(values.shape[1], device=values.device)
-    places = places.expand_as(order).flatten().double()
-    sizes = torch.bincount(run)
-    sums = places.new_zeros(len(sizes)).index_add_(0, run, places)
-    shared = (sums / sizes)[run].view(order.shape)
-    return torch.empty_like(shared).scatter_(-1, order, shared)
+    return torch.from_numpy(rankdata(values.cpu().numpy(), axis=-1))
 
 
 def correlation(one, other):
@@ -71,8 +65,7 @@ def rank_correlation(one, other):
     Returns
     -------
     rho : torch.Tensor
-        Shape (B,), in [-1, 1]; 0 where a map is constant, for it ranks
-        nothing.
+        Shape (B,), in [-1, 1]; 0 where a map is constant (SciPy gives NaN).
 
     Example
     -------
@@ -86,17 +79,16 @@ def rank_correlation(one, other):
 
 
 def top_share(attribution, share=0.2, generator=None):
-    """The most important bins of each map of a batch.
+    """Mark the most important bins of each map of a batch.
 
-    Two maps that have nothing to do with each other have ``share`` of these
-    bins in common.
+    Two unrelated maps have ``share`` of these bins in common.
 
     Arguments
     ---------
     attribution : torch.Tensor
         Shape (B, T, F).
     share : float
-        Which part of the bins counts as most important.
+        Share of the bins to mark.
     generator : torch.Generator
         On the CPU, for ties.
 
@@ -114,7 +106,7 @@ def top_share(attribution, share=0.2, generator=None):
 
 
 def time_profile(attribution):
-    """Attention per frame: absolute attribution summed over the mel bands.
+    """Sum the absolute attribution of each frame over the mel bands.
 
     Arguments
     ---------
@@ -134,29 +126,64 @@ def time_profile(attribution):
 AGREEMENT = ("rank_correlation", "top_overlap", "time_correlation")
 
 
-def ranked(attribution, share):
-    """What the comparison of a map (T, F) with others needs of it."""
-    batch = attribution[None]
-    return (
-        average_ranks(batch.flatten(1)),
-        top_share(batch, share, seeded("ties")),
-        average_ranks(time_profile(batch)),
-    )
+@dataclass
+class RankedMap:
+    """What the agreement of a map (T, F) with other maps is computed from.
+
+    Attributes
+    ----------
+    bins : torch.Tensor
+        Shape (1, T * F), ranks of the bins.
+    top : torch.Tensor
+        Shape (1, T, F), True for the most important bins.
+    frames : torch.Tensor
+        Shape (1, T), ranks of the frames in the time profile.
+    """
+
+    bins: torch.Tensor
+    top: torch.Tensor
+    frames: torch.Tensor
+
+    @classmethod
+    def of(cls, attribution, share):
+        """Rank a map (T, F); ``share`` of its bins are the top ones."""
+        batch = attribution[None]
+        return cls(
+            average_ranks(batch.flatten(1)),
+            top_share(batch, share, seeded("ties")),
+            average_ranks(time_profile(batch)),
+        )
 
 
 def agreement(one, other):
-    """Three numbers (:data:`AGREEMENT`) for how alike two ranked maps are."""
-    if one[1].shape != other[1].shape:
+    """Compare two maps of the same utterance.
+
+    Arguments
+    ---------
+    one, other : RankedMap
+        The maps.
+
+    Returns
+    -------
+    values : torch.Tensor
+        Shape (3,), float64, one value for each of :data:`AGREEMENT`.
+
+    Raises
+    ------
+    UserError
+        If the maps differ in frames or mel bands.
+    """
+    if one.top.shape != other.top.shape:
         raise UserError(
             "models: their features differ (maps of "
-            f"{tuple(one[1].shape[1:])} and {tuple(other[1].shape[1:])} "
+            f"{tuple(one.top.shape[1:])} and {tuple(other.top.shape[1:])} "
             "frames and mel bands); maps of such models cannot be compared, "
             "explain them one by one."
         )
     return torch.stack(
         (
-            correlation(one[0], other[0])[0],
-            (one[1] & other[1]).sum() / one[1].sum().double(),
-            correlation(one[2], other[2])[0],
+            correlation(one.bins, other.bins)[0],
+            (one.top & other.top).sum() / one.top.sum().double(),
+            correlation(one.frames, other.frames)[0],
         )
     )

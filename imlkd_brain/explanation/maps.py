@@ -1,16 +1,18 @@
 """Saliency maps: how much each time-frequency bin matters to a score.
 
-The score is any callable ``(N, T, F) -> (N, C)`` with a column ``target`` of
-shape ``(N,)``: the true speaker's cosine for a training speaker (a model's
-classifier), the cosine against an enrolment embedding for a held-out one
-(:func:`enrolment_score`).
+:data:`METHODS` is the table of the methods. To add one, write a function
+``(batch, **options) -> attribution, gap``, add its row, and name it with its
+options under ``methods`` in the YAML.
 
 Captum is optional (extra ``explain``).
 
 Authors: IML-KD contributors
 """
 
+import inspect
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -18,45 +20,162 @@ from imlkd_brain.distillation.attribution import integrated_gradients
 from imlkd_brain.errors import UserError
 from imlkd_brain.precision import full_float32
 
-METHODS = (
-    "integrated_gradients",
-    "gradient",
-    "gradient_x_input",
-    "grad_cam",
-    "occlusion",
-    "random",
-)
+
+@dataclass
+class Batch:
+    """Utterances of one length, and the score that their maps explain.
+
+    Attributes
+    ----------
+    score : callable
+        ``(N, T, F) -> (N, C)``. It treats its rows independently (no batch
+        statistics).
+    feats : torch.Tensor
+        Shape (B, T, F), mean-normalised log-mel features.
+    target : torch.Tensor
+        Shape (B,), int64: the column of the score that is explained.
+    model : torch.nn.Module
+        The network that the score runs through. ``grad_cam`` finds its layer
+        in it.
+    batch_frames : int
+        At most this many frames go through the network at once.
+    generator : torch.Generator
+        On the CPU, for ``random``.
+    """
+
+    score: Callable
+    feats: torch.Tensor
+    target: torch.Tensor
+    model: torch.nn.Module = None
+    batch_frames: int = 6400
+    generator: torch.Generator = None
 
 
-def enrolment_score(embed, enrolments):
-    """The score of a held-out speaker: the cosine against an enrolment.
+@full_float32()
+def saliency_map(method, batch, options=None):
+    """Compute the maps of a batch by the name of the method.
 
     Arguments
     ---------
-    embed : callable
-        ``(N, T, F) -> (N, D)``, the embeddings of features.
-    enrolments : torch.Tensor
-        Shape (E, D), one enrolment embedding a row. No gradient reaches it.
+    method : str
+        A key of :data:`METHODS`.
+    batch : Batch
+        The utterances and their score.
+    options : dict
+        Arguments of the method's function, as in the YAML.
 
     Returns
     -------
-    score : callable
-        ``(N, T, F) -> (N, E)``; the target of an utterance is the row of the
-        enrolment that it is tried against.
+    attribution : torch.Tensor
+        Shape (B, T, F); a high value is important. ``gradient`` is absolute.
+        The other methods have a sign: a negative bin speaks against the
+        speaker.
+    gap : torch.Tensor or None
+        For ``integrated_gradients`` the completeness gap, shape (B,): the sum
+        of the attribution minus the difference between the score of the
+        utterance and the score of the baseline.
+
+    Raises
+    ------
+    UserError
+        If the method, its layer or one of its options is unknown.
 
     Example
     -------
-    >>> score = enrolment_score(lambda x: x.mean(1), torch.eye(4)[:2])
-    >>> score(torch.ones(3, 5, 4)).shape
-    torch.Size([3, 2])
+    >>> def score(x):
+    ...     return x[:, 10:20].mean((1, 2), keepdim=True)[..., 0]
+    >>> target = torch.zeros(2, dtype=torch.long)
+    >>> batch = Batch(score, torch.randn(2, 50, 8), target)
+    >>> attribution, gap = saliency_map(
+    ...     "integrated_gradients", batch, {"n_steps": 2}
+    ... )
+    >>> bool(attribution[:, 20:].abs().max() == 0)
+    True
     """
-    directions = torch.nn.functional.normalize(enrolments.detach(), dim=-1)
+    check_options(method, options)
+    return METHODS[method](batch, **(options or {}))
 
-    def score(feats):
-        embeddings = torch.nn.functional.normalize(embed(feats), dim=-1)
-        return embeddings @ directions.T
 
-    return score
+def check_methods(methods, models):
+    """Refuse methods, options and layers that are unknown.
+
+    Arguments
+    ---------
+    methods : dict of str to dict
+        The options of each method.
+    models : iterable of torch.nn.Module
+        The models whose maps the methods will make.
+
+    Raises
+    ------
+    UserError
+        For the first mistake.
+    """
+    if not methods:
+        raise UserError(f"methods: give at least one of {', '.join(METHODS)}.")
+    for method, options in methods.items():
+        check_options(method, options)
+        if "layer" in inspect.signature(METHODS[method]).parameters:
+            for model in models:
+                find_layer(model, (options or {}).get("layer"), method)
+
+
+def check_options(method, options=None):
+    """Refuse an unknown method and options that it does not take.
+
+    Example
+    -------
+    >>> check_options("gradient")
+    """
+    if method not in METHODS:
+        raise UserError(
+            f"methods: `{method}` is none of the maps; known are "
+            f"{', '.join(METHODS)}."
+        )
+    try:
+        inspect.signature(METHODS[method]).bind(None, **(options or {}))
+    except TypeError as error:
+        raise UserError(
+            f"methods: {method}: {error}; correct its options."
+        ) from error
+
+
+def find_layer(model, name, method="grad_cam"):
+    """Find a layer of a model by its name.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The network.
+    name : str
+        Dotted, as in ``embedding_model.mfa``.
+    method : str
+        The method that needs the layer, for the message.
+
+    Returns
+    -------
+    layer : torch.nn.Module
+        The layer.
+
+    Raises
+    ------
+    UserError
+        If the model has no such layer. It lists layers that the model has.
+    """
+    layers = dict(model.named_modules())
+    if name in layers and name:
+        return layers[name]
+    parts = sorted(
+        known
+        for known, layer in layers.items()
+        if known.count(".") in (1, 2)
+        and not isinstance(layer, torch.nn.ModuleList)
+        and (known.count(".") == 1 or known.rpartition(".")[2].isdigit())
+    )
+    raise UserError(
+        f"methods: {method}: the model has no layer `{name}`; try one of "
+        f"{', '.join(parts) or 'the names in model.named_modules()'}."
+    )
 
 
 def _captum():
@@ -73,290 +192,187 @@ def _captum():
     return captum.attr
 
 
-def gradient_map(score, feats, target):
-    """Absolute gradient of the score (Captum's ``Saliency``), (B, T, F)."""
-    feats = feats.detach().requires_grad_()
-    return _captum().Saliency(score).attribute(feats, target=target).detach()
-
-
-def gradient_x_input_map(score, feats, target):
-    """Gradient times input (Captum's ``InputXGradient``), (B, T, F)."""
-    feats = feats.detach().requires_grad_()
-    attribution = (
-        _captum().InputXGradient(score).attribute(feats, target=target)
-    )
-    return attribution.detach()
-
-
-def grad_cam_map(score, feats, target, layer, layer_name="layer"):
-    """Grad-CAM on a layer (Captum's ``LayerGradCam``), brought to (B, T, F).
-
-    The channels of the layer, each weighted with its mean gradient, are summed
-    and interpolated to the frames of the input. A layer of a one-dimensional
-    network has no frequency axis left: all bins of a frame get one value.
-    Negative values, which speak against the speaker, are kept.
+def integrated_gradients_map(batch, n_steps=1, rule="midpoint", baseline=None):
+    """Integrated Gradients of the recipe.
 
     Arguments
     ---------
-    score : callable
-        ``(N, T, F) -> (N, C)``.
-    feats : torch.Tensor
-        Shape (B, T, F).
-    target : torch.Tensor
-        Shape (B,), the column of each utterance.
-    layer : torch.nn.Module
-        A layer that ``score`` runs through. Its output is (N, channels, time)
-        or (N, channels, height, width), one of the two last being time.
-    layer_name : str
-        How to call the layer in an error.
+    batch : Batch
+        The utterances and their score.
+    n_steps, rule, baseline
+        As :func:`imlkd_brain.distillation.attribution.integrated_gradients`
+        takes them.
 
     Returns
     -------
     attribution : torch.Tensor
         Shape (B, T, F).
+    gap : torch.Tensor
+        Shape (B,), the completeness gap.
+    """
+    return integrated_gradients(
+        batch.score,
+        batch.feats,
+        batch.target,
+        n_steps=n_steps,
+        rule=rule,
+        baseline=baseline,
+        internal_batch_size=max(1, batch.batch_frames // batch.feats.shape[1]),
+    )
+
+
+def gradient_map(batch):
+    """Absolute gradient of the score (Captum's ``Saliency``)."""
+    feats = batch.feats.detach().requires_grad_()
+    saliency = _captum().Saliency(batch.score)
+    return saliency.attribute(feats, target=batch.target).detach(), None
+
+
+def gradient_x_input_map(batch):
+    """Gradient times input (Captum's ``InputXGradient``)."""
+    feats = batch.feats.detach().requires_grad_()
+    product = _captum().InputXGradient(batch.score)
+    return product.attribute(feats, target=batch.target).detach(), None
+
+
+def grad_cam_map(batch, layer=None):
+    """Grad-CAM of a layer (Captum's ``LayerGradCam``), brought to (B, T, F).
+
+    The channels of the layer are weighted with their mean gradients, summed,
+    and interpolated to the frames of the input. A layer of a one-dimensional
+    network has no frequency axis, so all bins of a frame have the same value.
+    Negative values stay: they speak against the speaker.
+
+    Arguments
+    ---------
+    batch : Batch
+        The utterances, their score and its model.
+    layer : str
+        Name of a layer that the score runs through, as in
+        ``embedding_model.mfa``. Its output is (N, channels, time) or (N,
+        channels, height, width), where the height or the width is the time.
+
+    Returns
+    -------
+    attribution : torch.Tensor
+        Shape (B, T, F).
+    gap : None
 
     Raises
     ------
     UserError
-        If the layer's output has another form.
+        If there is no such layer, or its output has another shape.
     """
+    module = find_layer(batch.model, layer)
+    n_frames, n_bands = batch.feats.shape[1:]
+    captum = _captum()
+    feats = batch.feats.detach().requires_grad_()
     shapes = []
-    hook = layer.register_forward_hook(
+    hook = module.register_forward_hook(
         lambda module, inputs, output: shapes.append(
             tuple(output.shape) if torch.is_tensor(output) else ()
         )
     )
-    n_frames, n_bands = feats.shape[1:]
-    captum = _captum()
-    feats = feats.detach().requires_grad_()
     try:
-        attribution = captum.LayerGradCam(score, layer).attribute(
-            feats, target=target
+        attribution = captum.LayerGradCam(batch.score, module).attribute(
+            feats, target=batch.target
         )
     finally:
         hook.remove()
     shape = shapes[0]
     if len(shape) == 4:
         attribution = attribution.detach()
-        # A two-dimensional network keeps the input's proportions, one way up
-        # or the other.
+        # A two-dimensional network keeps the proportions of the input; time
+        # may be its height or its width.
         upright = abs(math.log(shape[2] * n_bands / (shape[3] * n_frames)))
         lying = abs(math.log(shape[2] * n_frames / (shape[3] * n_bands)))
         if lying < upright:
             attribution = attribution.transpose(2, 3)
-        return captum.LayerAttribution.interpolate(
+        image = captum.LayerAttribution.interpolate(
             attribution, (n_frames, n_bands), "bilinear"
-        )[:, 0]
+        )
+        return image[:, 0], None
     channels_last = len(shape) == 3 and (
         abs(n_frames - shape[1]) < abs(n_frames - shape[2])
     )
     if len(shape) != 3 or shape[2] < 2 or channels_last:
         raise UserError(
-            f"layer {layer_name}: Grad-CAM needs an output of shape (batch, "
+            f"layer {layer}: Grad-CAM needs an output of shape (batch, "
             f"channels, time), this one's is {shape}; name a convolution "
             "before the pooling, such as `embedding_model.mfa`."
         )
     attribution = captum.LayerAttribution.interpolate(
         attribution.detach(), n_frames, "linear"
     )
-    return attribution.transpose(1, 2).expand(-1, -1, n_bands).contiguous()
+    image = attribution.transpose(1, 2).expand(-1, -1, n_bands)
+    return image.contiguous(), None
 
 
-def occlusion_map(score, feats, target, window, stride, batch_frames=6400):
-    """Fall of the score when a window is put to zero (Captum's ``Occlusion``).
+def occlusion_map(batch, window, stride):
+    """Drop of the score when a window is set to zero (Captum's ``Occlusion``).
+
+    Zero is the mean spectrum of mean-normalised features.
 
     Arguments
     ---------
-    score : callable
-        ``(N, T, F) -> (N, C)``.
-    feats : torch.Tensor
-        Shape (B, T, F), mean-normalised, so that zero is the mean spectrum.
-    target : torch.Tensor
-        Shape (B,), the column of each utterance.
+    batch : Batch
+        The utterances and their score.
     window, stride : sequence of int
-        (frames, mel bands) that a window covers and moves by. Windows that
+        The size and the step of the window: (frames, mel bands). Windows that
         overlap are averaged.
-    batch_frames : int
-        At most this many frames go through the network at once.
 
     Returns
     -------
     attribution : torch.Tensor
-        Shape (B, T, F), the fall of the score per window.
+        Shape (B, T, F), the drop of the score.
+    gap : None
+
+    Raises
+    ------
+    UserError
+        If the window or the stride is not two whole numbers above 0.
     """
-    window = tuple(
-        min(size, limit)
-        for size, limit in zip(window, feats.shape[1:], strict=True)
-    )
-    stride = tuple(
-        min(step, size) for step, size in zip(stride, window, strict=True)
-    )
+    for key, pair in (("window", window), ("stride", stride)):
+        whole = isinstance(pair, list | tuple) and len(pair) == 2
+        if not whole or not all(isinstance(n, int) and n > 0 for n in pair):
+            raise UserError(
+                f"methods: occlusion: {key} is {pair!r}; give two whole "
+                "numbers above 0, frames and mel bands, as in [20, 16]."
+            )
+    sizes = batch.feats.shape[1:]
+    window = tuple(map(min, window, sizes))
+    stride = tuple(map(min, stride, window))
+    n_frames = batch.feats.shape[0] * batch.feats.shape[1]
     with torch.no_grad():
-        return (
+        attribution = (
             _captum()
-            .Occlusion(score)
+            .Occlusion(batch.score)
             .attribute(
-                feats,
+                batch.feats,
                 sliding_window_shapes=window,
                 strides=stride,
                 baselines=0.0,
-                target=target,
-                perturbations_per_eval=max(
-                    1, batch_frames // (feats.shape[0] * feats.shape[1])
-                ),
+                target=batch.target,
+                perturbations_per_eval=max(1, batch.batch_frames // n_frames),
             )
         )
+    return attribution, None
 
 
-def random_map(feats, generator=None):
-    """The control: uniform numbers in the shape of ``feats``, (B, T, F).
+def random_map(batch):
+    """The control: uniform random numbers, drawn on the CPU.
 
-    Arguments
-    ---------
-    feats : torch.Tensor
-        Shape (B, T, F).
-    generator : torch.Generator
-        On the CPU, so that a seed gives one map on every device.
-
-    Returns
-    -------
-    attribution : torch.Tensor
-        Shape (B, T, F).
+    A seed gives the same map on every device.
     """
-    return torch.rand(feats.shape, generator=generator).to(feats)
+    values = torch.rand(batch.feats.shape, generator=batch.generator)
+    return values.to(batch.feats), None
 
 
-@full_float32()
-def saliency_map(
-    method,
-    score,
-    feats,
-    target,
-    *,
-    model=None,
-    options=None,
-    batch_frames=6400,
-    generator=None,
-):
-    """One map by name.
-
-    Arguments
-    ---------
-    method : str
-        One of :data:`METHODS`.
-    score : callable
-        ``(N, T, F) -> (N, C)``, each item alone (no batch statistics).
-    feats : torch.Tensor
-        Shape (B, T, F), mean-normalised log-mel features.
-    target : torch.Tensor
-        Shape (B,), the column of each utterance.
-    model : torch.nn.Module
-        Where ``grad_cam`` looks its layer up.
-    options : dict
-        What the method takes: ``n_steps``, ``rule`` and ``baseline`` for
-        ``integrated_gradients``, ``layer`` (a name) for ``grad_cam``,
-        ``window`` and ``stride`` for ``occlusion``.
-    batch_frames : int
-        At most this many frames go through the network at once.
-    generator : torch.Generator
-        For ``random``.
-
-    Returns
-    -------
-    attribution : torch.Tensor
-        Shape (B, T, F); high is important. ``gradient`` is absolute, the
-        others have a sign and a negative bin speaks against the speaker.
-    gap : torch.Tensor or None
-        For ``integrated_gradients`` the completeness gap, shape (B,): the sum
-        of the attribution less what the score differs from the baseline's.
-
-    Raises
-    ------
-    UserError
-        If the method, its layer or one of its options is unknown.
-
-    Example
-    -------
-    >>> feats = torch.randn(2, 50, 8)
-    >>> def score(x):
-    ...     return x[:, 10:20].mean((1, 2), keepdim=True)[..., 0]
-    >>> target = torch.zeros(2, dtype=torch.long)
-    >>> attribution, gap = saliency_map(
-    ...     "integrated_gradients",
-    ...     score,
-    ...     feats,
-    ...     target,
-    ...     options={"n_steps": 2},
-    ... )
-    >>> bool(attribution[:, 20:].abs().max() == 0)
-    True
-    """
-    options = dict(options or {})
-    batch = max(1, batch_frames // feats.shape[1])
-    try:
-        if method == "integrated_gradients":
-            return integrated_gradients(
-                score, feats, target, internal_batch_size=batch, **options
-            )
-        if method == "gradient":
-            return gradient_map(score, feats, target, **options), None
-        if method == "gradient_x_input":
-            return gradient_x_input_map(score, feats, target, **options), None
-        if method == "grad_cam":
-            name = options.pop("layer", None)
-            layer = find_layer(model, name)
-            attribution = grad_cam_map(
-                score, feats, target, layer, name, **options
-            )
-            return attribution, None
-        if method == "occlusion":
-            attribution = occlusion_map(
-                score, feats, target, batch_frames=batch_frames, **options
-            )
-            return attribution, None
-        if method == "random":
-            return random_map(feats, generator, **options), None
-    except TypeError as error:
-        if "argument" not in str(error) or "map()" not in str(error):
-            raise
-        raise UserError(f"methods: {method}: {error}.") from error
-    raise UserError(
-        f"methods: `{method}` is none of the maps; known are "
-        f"{', '.join(METHODS)}."
-    )
-
-
-def find_layer(model, name):
-    """The layer called ``name``, or one sentence with those there are.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        The network.
-    name : str
-        Dotted, as in ``embedding_model.mfa``.
-
-    Returns
-    -------
-    layer : torch.nn.Module
-        The layer.
-
-    Raises
-    ------
-    UserError
-        If the model has no such layer.
-    """
-    layers = dict(model.named_modules())
-    if name in layers and name:
-        return layers[name]
-    parts = sorted(
-        known
-        for known, layer in layers.items()
-        if known.count(".") in (1, 2)
-        and not isinstance(layer, torch.nn.ModuleList)
-        and (known.count(".") == 1 or known.rpartition(".")[2].isdigit())
-    )
-    raise UserError(
-        f"methods: grad_cam: the model has no layer `{name}`; try one of "
-        f"{', '.join(parts) or 'the names in model.named_modules()'}."
-    )
+METHODS = {
+    "integrated_gradients": integrated_gradients_map,
+    "gradient": gradient_map,
+    "gradient_x_input": gradient_x_input_map,
+    "grad_cam": grad_cam_map,
+    "occlusion": occlusion_map,
+    "random": random_map,
+}

@@ -1,9 +1,9 @@
-"""Deletion and insertion [1]: is what a map calls important important?
+"""Deletion and insertion [1]: does the score depend on the important bins?
 
-Bins, or whole frames, are removed in the order of the map, most important
-first, until the utterance is empty, or are inserted in the same order into an
-empty one. With a true map the score falls early when bins are removed and
-rises early when they are inserted.
+Deletion removes bins, or whole frames, from the utterance in the order of the
+map, most important first, until it is empty. Insertion adds them to an empty
+utterance in the same order. If the map is true, the score falls early under
+deletion and rises early under insertion.
 
 References
 ----------
@@ -26,16 +26,15 @@ BASELINES = ("zero", "band_mean", "blur")
 def importance_ranks(attribution, unit="bins", generator=None):
     """Rank the bins, or the frames, of every utterance of a batch.
 
-    One sort on the attribution's device. Equal values (Grad-CAM gives all bins
-    of a frame the same) are ranked in a random order, not from low to high
-    frequency.
+    Equal values are ranked in a random order, not from low to high frequency:
+    Grad-CAM gives all bins of a frame the same value.
 
     Arguments
     ---------
     attribution : torch.Tensor
         Shape (B, T, F).
     unit : str
-        ``bins``, or ``frames``: ranked by their sum over the mel bands.
+        ``bins``, or ``frames``, which are ranked by their sum over the bands.
     generator : torch.Generator
         On the CPU, for ties.
 
@@ -67,17 +66,17 @@ def importance_ranks(attribution, unit="bins", generator=None):
 
 
 def empty_input(feats, kind="zero", blur_sigma=10.0):
-    """What a deleted bin is replaced by, and what insertion begins with.
+    """Make the empty input: the end of deletion and the start of insertion.
 
     Arguments
     ---------
     feats : torch.Tensor
         Shape (B, T, F).
     kind : str
-        ``zero``: after mean normalisation the mean spectrum of the utterance;
-        ``band_mean``: each band's mean over the frames given (the same as
-        ``zero`` where the features were normalised over these very frames);
-        ``blur``: the utterance smoothed over time and frequency.
+        ``zero``: the mean spectrum of mean-normalised features;
+        ``band_mean``: the mean of each band over these frames, which is zero
+        if the features were normalised over the same frames;
+        ``blur``: the utterance, smoothed over time and frequency.
     blur_sigma : float
         Standard deviation of the Gaussian of ``blur``, in frames and bands.
 
@@ -102,7 +101,7 @@ def empty_input(feats, kind="zero", blur_sigma=10.0):
 
 
 def gaussian_blur(feats, sigma):
-    """Smooth (B, T, F) over both axes; the edges repeat themselves."""
+    """Smooth (B, T, F) over both axes; the edge values continue outside."""
     reach = math.ceil(3 * sigma)
     steps = torch.arange(-reach, reach + 1, dtype=feats.dtype)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
@@ -114,93 +113,72 @@ def gaussian_blur(feats, sigma):
     return torch.nn.functional.conv2d(image, kernel.view(1, 1, -1, 1))[:, 0]
 
 
-def perturbed_inputs(feats, ranks, counts, baseline, insertion=False):
-    """Utterances of which a number of units are gone, or have come.
+def perturbed_inputs(before, after, ranks, counts):
+    """Replace a number of units of each utterance, most important first.
 
     Arguments
     ---------
-    feats : torch.Tensor
-        Shape (N, T, F).
+    before, after : torch.Tensor
+        Shape (N, T, F). For deletion ``before`` is the utterance and ``after``
+        is empty (:func:`empty_input`); for insertion they are swapped.
     ranks : torch.Tensor
         Shape (N, T, F) or (N, T, 1), from :func:`importance_ranks`.
     counts : torch.Tensor
-        Shape (N,), how many units, most important first.
-    baseline : torch.Tensor
-        Shape (N, T, F), from :func:`empty_input`.
-    insertion : bool
-        Whether these units alone are there instead of alone missing.
+        Shape (N,), how many units to replace.
 
     Returns
     -------
     inputs : torch.Tensor
-        Shape (N, T, F); each bin is exactly the utterance's or the baseline's.
+        Shape (N, T, F); each bin is exactly that of ``before`` or ``after``.
     """
-    chosen = ranks < counts.view(-1, 1, 1)
-    if insertion:
-        return torch.where(chosen, feats, baseline)
-    return torch.where(chosen, baseline, feats)
+    return torch.where(ranks < counts.view(-1, 1, 1), after, before)
 
 
 @torch.no_grad()
 def perturbation_outputs(
-    network,
-    feats,
-    ranks,
-    levels,
-    baseline,
-    insertion=False,
-    batch_frames=6400,
+    network, before, after, ranks, levels, batch_frames=6400
 ):
-    """What a network gives at every level of deletion or insertion.
+    """Compute the output of a network at every level of deletion or insertion.
 
-    The ranks are compared with a threshold per level: all levels of a batch
-    come from the one sort that made the ranks.
+    Each level compares the ranks with a threshold, so one sort serves all
+    levels.
 
     Arguments
     ---------
     network : callable
         ``(N, T, F) -> (N, D)``, embeddings or cosines.
-    feats : torch.Tensor
-        Shape (B, T, F).
+    before, after : torch.Tensor
+        Shape (B, T, F), as :func:`perturbed_inputs` takes them.
     ranks : torch.Tensor
         Shape (B, T, F) or (B, T, 1), from :func:`importance_ranks`.
     levels : torch.Tensor
-        Shape (L,), shares of the units in [0, 1] that are gone (or there).
-    baseline : torch.Tensor
-        Shape (B, T, F), from :func:`empty_input`.
-    insertion : bool
-        Whether units come instead of go.
+        Shape (L,), shares of the units in [0, 1] that are replaced.
     batch_frames : int
         At most this many frames go through the network at once.
 
     Returns
     -------
     outputs : torch.Tensor
-        Shape (B, L, D). Deletion at 0 and insertion at 1 are the clean
-        utterance, deletion at 1 and insertion at 0 the empty one, exactly.
+        Shape (B, L, D). Level 0 is exactly ``before``, level 1 ``after``.
     """
     n_units = ranks[0].numel()
-    counts = (levels.double() * n_units).round().long().to(feats.device)
-    n_items, n_levels = feats.shape[0], len(counts)
-    chunk = max(1, batch_frames // feats.shape[1])
+    counts = (levels.double() * n_units).round().long().to(before.device)
+    n_items, n_levels = before.shape[0], len(counts)
+    chunk = max(1, batch_frames // before.shape[1])
     outputs = []
     for start in range(0, n_items * n_levels, chunk):
         stop = min(start + chunk, n_items * n_levels)
-        index = torch.arange(start, stop, device=feats.device)
+        index = torch.arange(start, stop, device=before.device)
         item = index // n_levels
         inputs = perturbed_inputs(
-            feats[item],
-            ranks[item],
-            counts[index % n_levels],
-            baseline[item],
-            insertion,
+            before[item], after[item], ranks[item], counts[index % n_levels]
         )
         outputs.append(network(inputs))
     return torch.cat(outputs).view(n_items, n_levels, -1)
 
 
 def identification_curves(cosines, target, scale=30.0, top=(1, 5)):
-    """Posterior of the true speaker and top-k hits, level by level.
+    """Compute the true speaker's posterior and the top-k hits at each level.
 
     Arguments
     ---------
@@ -209,8 +187,8 @@ def identification_curves(cosines, target, scale=30.0, top=(1, 5)):
     target : torch.Tensor
         Shape (B,), the true speakers.
     scale : float
-        Of the logits: the scale of the AAM-softmax that the model was
-        trained with. Without it every posterior is near 1 / C.
+        The scale of the AAM-softmax that the model was trained with. Logits
+        are the scaled cosines.
     top : sequence of int
         The k of the top-k identification.
 
@@ -228,30 +206,3 @@ def identification_curves(cosines, target, scale=30.0, top=(1, 5)):
     for k in top:
         curves[f"top{k}"] = (ahead < k).float()
     return curves
-
-
-def area_under_curve(curve, levels):
-    """Area under a curve over levels from 0 to 1, by the trapezoid rule.
-
-    A curve with values in [0, 1] has an area in [0, 1]: its mean over the
-    levels.
-
-    Arguments
-    ---------
-    curve : torch.Tensor
-        Shape (..., L).
-    levels : torch.Tensor
-        Shape (L,), rising from 0 to 1.
-
-    Returns
-    -------
-    area : torch.Tensor
-        Shape (...).
-
-    Example
-    -------
-    >>> levels = torch.linspace(0, 1, 21)
-    >>> round(float(area_under_curve((levels < 0.5).float(), levels)), 4)
-    0.475
-    """
-    return torch.trapezoid(curve, levels.to(curve), dim=-1)

@@ -11,26 +11,22 @@ Authors: IML-KD contributors
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 
 from imlkd_brain.explanation.agreement import rank_correlation
+from imlkd_brain.explanation.map_sets import identity
 from imlkd_brain.explanation.maps import saliency_map
-from imlkd_brain.explanation.tasks import (
-    SHUFFLED,
-    Task,
-    enrol,
-    equal_lengths,
-    score_of,
-    seeded,
-)
+from imlkd_brain.explanation.scores import SHUFFLED, Subject
+from imlkd_brain.explanation.tasks import Task, seeded
 
 
 def shuffle_parameters(module, generator=None):
     """Permute the entries of each parameter of ``module`` in place.
 
-    Their distribution, and so the scale of the activations, stays; what they
-    learnt goes.
+    The distribution of the parameters stays, and so does the scale of the
+    activations. What the network has learnt is gone.
 
     Arguments
     ---------
@@ -47,22 +43,23 @@ def shuffle_parameters(module, generator=None):
 
 
 def parameter_cascade(network, generator=None):
-    """Copies of a network, shuffled deeper and deeper from the output down.
+    """Shuffle a copy of a network step by step, from the output down.
 
     Arguments
     ---------
     network : torch.nn.Module
-        The embedding network. Its direct children, and the items of its
-        lists, are the steps, in the order they were registered.
+        The embedding network. The steps are its direct children and the items
+        of its lists, in the reverse order of their registration.
     generator : torch.Generator
         On the CPU.
 
     Yields
     ------
     name : str
-        The child that is shuffled now, besides those before.
+        The child that this step shuffles.
     network : torch.nn.Module
-        The copy, in which this is so. The last one is shuffled whole.
+        The copy, in which this child and all before it are shuffled. The next
+        step changes it. After the last step it is shuffled as a whole.
     """
     network = copy.deepcopy(network)
     children = []
@@ -77,65 +74,138 @@ def parameter_cascade(network, generator=None):
             yield name, network
 
 
-def compute_sanity(task, name, model, kept, hparams, device, progress):
-    """How far maps change while the network is shuffled from the output down.
+@dataclass
+class Similarity:
+    """How far maps change when a network is shuffled down to a layer.
+
+    Attributes
+    ----------
+    method : str
+        The saliency method.
+    step : str
+        The layer down to which the parameters are shuffled.
+    values : torch.Tensor
+        Shape (U,), rank correlation of each map with the intact network's.
+    """
+
+    method: str
+    step: str
+    values: torch.Tensor
+
+
+def all_sanity(subjects, maps, duration, n_utterances, plan):
+    """Compute, or read, the check of every model but the shuffled control.
+
+    Arguments
+    ---------
+    subjects : dict of str to Subject
+        The models by name, on held-out speakers.
+    maps : dict
+        From :func:`imlkd_brain.explanation.map_sets.all_maps`.
+    duration : float or str
+        Which maps are compared.
+    n_utterances : int
+        How many of the utterances.
+    plan : MapPlan
+        How maps are made.
 
     Returns
     -------
-    similarity : dict
-        From ``method/step`` to the rank correlation of each utterance's map
-        with the intact network's, shape (N,).
+    similarities : dict of str to list of Similarity
+        By the name of the model.
     """
-    methods = {m: o for m, o in hparams["methods"].items() if m != "random"}
-    generator = seeded(hparams["seed"], "shuffle", name)
-    chosen = range(min(hparams["n_sanity"], len(task.utterances)))
+    similarities = {}
+    with plan.progress("sanity", "step") as progress:
+        for name, subject in subjects.items():
+            if name == SHUFFLED:
+                continue
+
+            def compute(subject=subject, kept=maps[name][duration]):
+                return compute_sanity(
+                    subject, kept, n_utterances, plan, progress
+                )
+
+            similarities[name] = plan.kept(
+                f"sanity_{name}",
+                [*identity(subject, duration, plan), n_utterances],
+                Similarity,
+                compute,
+            )
+    return similarities
+
+
+def compute_sanity(subject, map_set, n_utterances, plan, progress):
+    """Compare the first maps with those of the network while it is shuffled.
+
+    Arguments
+    ---------
+    subject : Subject
+        The intact model and the utterances.
+    map_set : MapSet
+        Its maps.
+    n_utterances : int
+        How many of the utterances.
+    plan : MapPlan
+        How maps are made. The random control is left out.
+    progress : tqdm.tqdm
+        Counts the steps.
+
+    Returns
+    -------
+    similarities : list of Similarity
+    """
+    task = subject.task
+    chosen = range(min(n_utterances, len(task.utterances)))
     part = Task(
         task.name,
         [task.utterances[i] for i in chosen],
         [task.enrolments[task.own[i]] for i in chosen],
         list(chosen),
     )
-    feats = [kept["feats"][i] for i in chosen]
-    similarity = {}
+    generator = seeded(plan.seed, "shuffle", subject.name)
+    model = copy.deepcopy(subject.model)
+    found = {}
     for step, network in parameter_cascade(model.embedding_model, generator):
-        # Grad-CAM finds its layer by the name it has in the whole model.
-        holder = torch.nn.ModuleDict({"embedding_model": network})
-
-        def embed(x, network=network):
-            return network(x).squeeze(1)
-
-        enrolled = enrol(part, model, embed, device)
-        score, target = score_of(part, model, embed, enrolled, device)
-        for indices in equal_lengths(feats, hparams["batch_frames"]):
-            batch = torch.stack([feats[i] for i in indices]).to(device)
-            for method, options in methods.items():
-                shuffled, _ = saliency_map(
-                    method,
-                    score,
-                    batch,
-                    target[indices],
-                    model=holder,
-                    options=options,
-                    batch_frames=hparams["batch_frames"],
+        model.embedding_model = network
+        shuffled = Subject(subject.name, model, part)
+        for indices, batch in shuffled.batches(
+            [map_set.features[i] for i in chosen], plan.batch_frames
+        ):
+            for method, options in plan.methods.items():
+                if method == "random":
+                    continue
+                attribution, _ = saliency_map(method, batch, options)
+                intact = [map_set.maps[method][i] for i in indices]
+                similarity = found.setdefault(
+                    (method, step),
+                    Similarity(method, step, torch.zeros(len(chosen)).double()),
                 )
-                intact = torch.stack([kept["maps"][method][i] for i in indices])
-                rho = rank_correlation(shuffled.cpu(), intact)
-                place = similarity.setdefault(
-                    f"{method}/{step}", torch.zeros(len(feats)).double()
+                similarity.values[indices] = rank_correlation(
+                    attribution.cpu(), torch.stack(intact)
                 )
-                place[indices] = rho
         progress.update(1)
-    return similarity
+    return list(found.values())
 
 
-def add_shuffled_control(models, seed):
-    """The last student with shuffled parameters: it has learnt nothing.
+def shuffled_control(model, seed):
+    """Copy a student and shuffle its parameters: it has learnt nothing.
 
-    All maps of one utterance have its loud bins in common. What this network
-    shares with the teacher is no fidelity, only what a student shares beyond.
+    All maps of an utterance share its loud bins. Only agreement with the
+    teacher beyond this control's is fidelity.
+
+    Arguments
+    ---------
+    model : SpeakerModel
+        The student.
+    seed : int
+        Of the shuffling.
+
+    Returns
+    -------
+    control : SpeakerModel
+        The copy, with its own ``key``.
     """
-    student = list(models.values())[-1]
-    control = copy.deepcopy(student)
+    control = copy.deepcopy(model)
     shuffle_parameters(control, seeded(seed, SHUFFLED))
-    control.key = f"{student.key} {SHUFFLED} {seed}"
-    models[SHUFFLED] = control
+    control.key = f"{model.key} {SHUFFLED} {seed}"
+    return control

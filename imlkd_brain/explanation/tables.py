@@ -5,16 +5,14 @@ Authors: IML-KD contributors
 
 import torch
 
-from imlkd_brain.data.crops import duration_name
 from imlkd_brain.explanation.agreement import (
     AGREEMENT,
+    RankedMap,
     agreement,
     rank_correlation,
-    ranked,
 )
-from imlkd_brain.explanation.perturbation import area_under_curve
-from imlkd_brain.explanation.tasks import TEACHER, seeded
-from imlkd_brain.files import without_nan, write_csv, write_json
+from imlkd_brain.explanation.scores import TEACHER
+from imlkd_brain.explanation.tasks import seeded
 from imlkd_brain.metrics.bootstrap import (
     bootstrap_counts,
     bootstrap_over_speakers,
@@ -28,41 +26,52 @@ TABLES = ("areas", "curves", "fidelity", "context", "completeness", "sanity")
 class Speakers:
     """The speakers of a task and their bootstrap replicates.
 
-    Every quantity of a task is measured on the same replicates, so that
-    differences are paired. Where the speakers are not known the ends of all
-    intervals are NaN.
+    Every quantity of a task is measured on the same replicates, so differences
+    are paired. Where the speakers are not known, the ends of all intervals are
+    NaN.
+
+    Arguments
+    ---------
+    task : Task
+        Utterances, enrolments and trials.
+    n_bootstrap : int
+        Number of replicates R.
+    confidence : float
+        Share of the replicates inside an interval.
+    seed : int
+        Of the replicates.
     """
 
-    def __init__(self, task, hparams):
+    def __init__(self, task, n_bootstrap, confidence, seed):
         everyone = [*task.utterances, *task.enrolments]
         names = sorted({utterance.speaker for utterance in everyone})
         index = {name: i for i, name in enumerate(names)}
-        self.names = names
         self.of_utterance = torch.tensor(
             [index[u.speaker] for u in task.utterances]
         )
-        self.of_enrolment = torch.tensor(
-            [index[u.speaker] for u in task.enrolments], dtype=torch.long
-        )
-        self.counts = bootstrap_counts(
-            len(names),
-            hparams["n_bootstrap"],
-            seeded(hparams["seed"], "bootstrap", task.name),
-        )
-        self.confidence = hparams["confidence"]
+        generator = seeded(seed, "bootstrap", task.name)
+        self.counts = bootstrap_counts(len(names), n_bootstrap, generator)
+        self.confidence = confidence
         self.known = not task.doubt and len(names) > 1
         if task.trials:
+            of_enrolment = torch.tensor(
+                [index[u.speaker] for u in task.enrolments]
+            )
             trials = torch.tensor(task.trials)
             self.labels = trials[:, 2].bool()
-            self.enrol = self.of_enrolment[trials[:, 0]]
+            self.enrol = of_enrolment[trials[:, 0]]
             self.test = self.of_utterance[trials[:, 1]]
 
     def mean(self, values):
-        """Mean (...) over utterances (N, ...) and its replicates (R, ...)."""
-        return replicated_means(values, self.of_utterance, self.counts)
+        """Mean (...) over the utterances (N, ...), and replicates (R, ...).
+
+        The values may be those of the first utterances only.
+        """
+        chosen = self.of_utterance[: len(values)]
+        return replicated_means(values, chosen, self.counts)
 
     def eer(self, scores):
-        """EER (L,) of trial scores (K, L) and its replicates (R, L)."""
+        """EER (L,) of the trials' scores (K, L), and replicates (R, L)."""
         once = torch.ones_like(self.counts[:1])
         counts = torch.cat((once, self.counts))
         rates = torch.stack(
@@ -92,61 +101,88 @@ class Speakers:
         }
 
 
-def curve_tables(task, duration, name, curves_of, hparams, speakers):
-    """Curves and their areas, of all methods of one model.
+def tabulate(explanation, speakers, top_share, reference):
+    """Make the rows of all tables from what was computed for a task.
+
+    Arguments
+    ---------
+    explanation : Explanation
+        Maps, curves and sanity checks.
+    speakers : Speakers
+        Of the task.
+    top_share : float
+        Share of the bins that the overlap compares.
+    reference : str or None
+        The student from which the others' differences are reported.
+
+    Returns
+    -------
+    tables : dict of str to list of dict
+        Rows of each of :data:`TABLES`.
+    """
+    task, maps = explanation.task, explanation.maps
+    tables = {table: [] for table in TABLES}
+    for duration, curves in explanation.curves.items():
+        for name, curves_of in curves.items():
+            where = {"task": task.name, "duration": duration, "model": name}
+            areas, points = curve_tables(where, curves_of, speakers)
+            tables["areas"] += areas
+            tables["curves"] += points
+    tables["fidelity"] = fidelity_table(
+        task, maps, top_share, reference, speakers
+    )
+    tables["context"] = context_table(task, maps, speakers)
+    tables["completeness"] = completeness_table(task, maps)
+    for name, similarities in explanation.similarities.items():
+        tables["sanity"] += sanity_table(task, name, similarities, speakers)
+    return tables
+
+
+def curve_tables(where, curves_of, speakers):
+    """Tabulate the curves of one model and their areas.
+
+    The area of a curve with values in [0, 1] is its mean over the levels, by
+    the trapezoid rule.
+
+    Arguments
+    ---------
+    where : dict
+        Entries of every row: ``task``, ``duration`` and ``model``.
+    curves_of : dict of str to list of Curve
+        By method.
+    speakers : Speakers
+        Of the task.
 
     Returns
     -------
     areas, points : list of dict
-        Rows of areas.csv and of curves.csv.
-    panels : dict
-        From (unit, baseline) to what ``plot_curves`` takes.
+        Rows of areas.csv and curves.csv.
     """
-    levels = torch.linspace(0, 1, hparams["n_levels"]).double()
-    areas, points, panels, drawn = [], [], {}, {}
+    areas, points, control = [], [], {}
     # The random control first: the others are compared with it.
     for method in sorted(curves_of, key=lambda method: method != "random"):
-        for condition, values in curves_of[method].items():
-            unit, direction, kind, metric = condition.split("/")
-            if metric == "trials":
-                metric = "eer"
-                mean, replicates = speakers.eer(values)
-            else:
-                mean, replicates = speakers.mean(values)
+        for curve in curves_of[method]:
+            average = speakers.eer if curve.metric == "eer" else speakers.mean
+            mean, replicates = average(curve.values)
             low, high = speakers.interval(replicates)
-            where = {
-                "task": task.name,
-                "duration": duration,
-                "model": name,
-                "method": method,
-                "unit": unit,
-                "direction": direction,
-                "baseline": kind,
-                "metric": metric,
-            }
-            area = area_under_curve(mean, levels)
-            drawn[condition, method] = area_under_curve(replicates, levels)
-            row = {**where, **speakers.row(area, drawn[condition, method])}
-            if (condition, "random") in drawn and method != "random":
-                control = next(
-                    r
-                    for r in areas
-                    if r["method"] == "random"
-                    and all(
-                        r[k] == where[k]
-                        for k in ("unit", "direction", "baseline", "metric")
-                    )
-                )
-                row.update(
+            levels = torch.linspace(0, 1, len(mean)).double()
+            area = torch.trapezoid(mean, levels)
+            drawn = torch.trapezoid(replicates, levels)
+            condition = curve.condition
+            key = tuple(condition.values())
+            row = {**where, "method": method, **condition}
+            if method == "random":
+                control[key] = area, drawn
+            less = control.get(key) if method != "random" else None
+            areas.append({**row, **speakers.row(area, drawn)})
+            if less:
+                areas[-1].update(
                     speakers.row(
-                        area - control["mean"],
-                        drawn[condition, method] - drawn[condition, "random"],
-                        "less_random_",
+                        area - less[0], drawn - less[1], "less_random_"
                     )
                 )
-            areas.append(row)
             points += [
-                {**where, "level": level, "mean": m, "low": lo, "high": hi}
+                {**row, "level": level, "mean": m, "low": lo, "high": hi}
                 for level, m, lo, hi in zip(
                     levels.tolist(),
                     mean.tolist(),
@@ -155,23 +191,40 @@ def curve_tables(task, duration, name, curves_of, hparams, speakers):
                     strict=True,
                 )
             ]
-            place = panels.setdefault((unit, kind), {})
-            place = place.setdefault(direction, {}).setdefault(metric, {})
-            place[method] = (levels, mean, low, high)
-    return areas, points, panels
+    return areas, points
 
 
-def fidelity_table(task, maps, hparams, speakers):
-    """How like the teacher's a student's maps are, per duration and method."""
+def fidelity_table(task, maps, top_share, reference, speakers):
+    """Tabulate how well the students' maps agree with the teacher's.
+
+    Arguments
+    ---------
+    task : Task
+        The utterances.
+    maps : dict
+        ``maps[name][duration]`` is a :class:`MapSet`.
+    top_share : float
+        Share of the bins that the overlap compares.
+    reference : str or None
+        The student from which the others' differences are reported.
+    speakers : Speakers
+        Of the task.
+
+    Returns
+    -------
+    rows : list of dict
+        A row for each method, student and duration, and for all durations.
+    """
     students = [name for name in maps if name != TEACHER]
+    durations = list(maps[TEACHER])
     rows = []
-    for method in hparams["methods"]:
+    for method in maps[TEACHER][durations[0]].maps:
         values = {}
-        for duration in hparams["durations"]:
+        for duration in durations:
             ranks = {
                 name: [
-                    ranked(attribution, hparams["top_share"])
-                    for attribution in maps[name][duration]["maps"][method]
+                    RankedMap.of(attribution, top_share)
+                    for attribution in maps[name][duration].maps[method]
                 ]
                 for name in maps
             }
@@ -182,7 +235,7 @@ def fidelity_table(task, maps, hparams, speakers):
                 )
         for student in students:
             values[student, "all"] = torch.stack(
-                [values[student, d] for d in hparams["durations"]]
+                [values[student, duration] for duration in durations]
             ).mean(0)
         drawn = {key: speakers.mean(value) for key, value in values.items()}
         for (student, duration), (mean, replicates) in drawn.items():
@@ -192,15 +245,15 @@ def fidelity_table(task, maps, hparams, speakers):
                 "student": student,
                 "duration": duration,
             }
-            reference = drawn.get((hparams["reference_student"], duration))
+            less = drawn.get((reference, duration))
             for i, quantity in enumerate(AGREEMENT):
                 prefix = f"{quantity}_"
                 row.update(speakers.row(mean[i], replicates[:, i], prefix))
-                if reference and student != hparams["reference_student"]:
+                if less and student != reference:
                     row.update(
                         speakers.row(
-                            mean[i] - reference[0][i],
-                            replicates[:, i] - reference[1][:, i],
+                            mean[i] - less[0][i],
+                            replicates[:, i] - less[1][:, i],
                             f"{prefix}less_reference_",
                         )
                     )
@@ -208,144 +261,130 @@ def fidelity_table(task, maps, hparams, speakers):
     return rows
 
 
-def context_table(task, maps, hparams, speakers):
-    """How far a model's map of a crop is its full-length map of that crop."""
+def context_table(task, maps, speakers):
+    """Tabulate how well maps of crops agree with maps of whole utterances.
+
+    Arguments
+    ---------
+    task : Task
+        The utterances.
+    maps : dict
+        ``maps[name][duration]`` is a :class:`MapSet`.
+    speakers : Speakers
+        Of the task.
+
+    Returns
+    -------
+    rows : list of dict
+        A row for each model, crop and method; none without full length.
+    """
     rows = []
-    if "full" not in hparams["durations"]:
-        return rows
     for name, of_duration in maps.items():
-        whole = of_duration["full"]
-        for duration in hparams["durations"]:
-            if duration == "full":
+        whole = of_duration.get("full")
+        for duration, part in of_duration.items():
+            if whole is None or part is whole:
                 continue
-            part = of_duration[duration]
-            for method in hparams["methods"]:
-                values = []
-                for i, short in enumerate(part["maps"][method]):
-                    long = whole["maps"][method][i]
-                    start, stop = whole["places"][i]
-                    rate = (len(long) - 1) / (stop - start)
-                    first = round(part["places"][i][0] * rate)
-                    same = long[first : first + len(short)]
-                    n_frames = min(len(same), len(short))
-                    values.append(
-                        rank_correlation(
-                            short[None, :n_frames], same[None, :n_frames]
-                        )[0]
-                    )
-                mean, replicates = speakers.mean(torch.stack(values))
+            for method in part.maps:
+                values = torch.stack(
+                    [
+                        same_frames(whole, part, method, i)
+                        for i in range(len(part.places))
+                    ]
+                )
                 rows.append(
                     {
                         "task": task.name,
                         "model": name,
                         "method": method,
                         "duration": duration,
-                        **speakers.row(mean, replicates),
+                        **speakers.row(*speakers.mean(values)),
                     }
                 )
     return rows
 
 
-def completeness_table(task, maps, speakers):
-    """The completeness gap of Integrated Gradients, per model and duration."""
+def same_frames(whole, part, method, index):
+    """Correlate the map of a crop with the same frames of the whole map."""
+    long = whole.maps[method][index]
+    short = part.maps[method][index]
+    start, stop = whole.places[index]
+    rate = (len(long) - 1) / (stop - start)
+    first = round(part.places[index][0] * rate)
+    same = long[first : first + len(short)]
+    n_frames = min(len(same), len(short))
+    return rank_correlation(short[None, :n_frames], same[None, :n_frames])[0]
+
+
+def completeness_table(task, maps):
+    """Tabulate the completeness gap of Integrated Gradients.
+
+    Arguments
+    ---------
+    task : Task
+        The utterances.
+    maps : dict
+        ``maps[name][duration]`` is a :class:`MapSet`.
+
+    Returns
+    -------
+    rows : list of dict
+        A row for each model and duration; none without Integrated Gradients.
+    """
     rows = []
     for name, of_duration in maps.items():
         for duration, kept in of_duration.items():
-            if kept["gap"].isnan().any():
+            if kept.gap.isnan().any():
                 continue
-            difference = (kept["clean"] - kept["empty"]).double()
-            gap = kept["gap"].double()
+            difference = (kept.clean - kept.empty).double().abs()
+            gap = kept.gap.double().abs()
             rows.append(
                 {
                     "task": task.name,
                     "model": name,
                     "duration": duration,
-                    "score": float(kept["clean"].mean()),
-                    "score_of_baseline": float(kept["empty"].mean()),
-                    "mean_absolute_gap": float(gap.abs().mean()),
-                    "largest_absolute_gap": float(gap.abs().max()),
-                    "relative_gap": float(
-                        gap.abs().sum() / difference.abs().sum()
-                    ),
+                    "score": float(kept.clean.mean()),
+                    "score_of_baseline": float(kept.empty.mean()),
+                    "mean_absolute_gap": float(gap.mean()),
+                    "largest_absolute_gap": float(gap.max()),
+                    "relative_gap": float(gap.sum() / difference.sum()),
                 }
             )
     return rows
 
 
-def sanity_table(task, name, similarity, speakers):
-    """Rank correlation with the intact network's maps, step by step."""
+def sanity_table(task, name, similarities, speakers):
+    """Tabulate the rank correlation with the intact network's maps.
+
+    Arguments
+    ---------
+    task : Task
+        The utterances.
+    name : str
+        Of the model.
+    similarities : list of Similarity
+        The steps of each method.
+    speakers : Speakers
+        Of the task.
+
+    Returns
+    -------
+    rows : list of dict
+        A row for each method and step.
+    """
     rows = []
-    for key, values in similarity.items():
-        method, step = key.split("/")
-        chosen = speakers.of_utterance[: len(values)]
-        mean, replicates = replicated_means(values, chosen, speakers.counts)
+    for similarity in similarities:
+        mean, replicates = speakers.mean(similarity.values)
+        chosen = speakers.of_utterance[: len(similarity.values)]
         if len(chosen.unique()) < 2:
-            # One speaker drawn again and again spreads over nothing.
+            # Replicates of a single speaker are all the same.
             replicates = torch.full_like(replicates, torch.nan)
         rows.append(
             {
                 "task": task.name,
                 "model": name,
-                "method": method,
-                "shuffled_down_to": step,
+                "method": similarity.method,
+                "shuffled_down_to": similarity.step,
                 **speakers.row(mean, replicates),
             }
         )
     return rows
-
-
-def summary(results, hparams):
-    """The two tables that are printed at the end."""
-    method = next(iter(hparams["methods"]))
-    lines = ["", f"Students' maps against the teacher's ({method})"]
-    lines.append(
-        f"{'task':15s}{'student':18s}{'duration':>9s}{'rank corr.':>24s}"
-        f"{'top overlap':>12s}{'time corr.':>12s}"
-    )
-    for row in results["fidelity"]:
-        if row["method"] == method:
-            span = (
-                f"{row['rank_correlation_mean']:.3f} "
-                f"[{row['rank_correlation_low']:.3f}, "
-                f"{row['rank_correlation_high']:.3f}]"
-            )
-            lines.append(
-                f"{row['task']:15s}{row['student']:18s}"
-                f"{duration_name(row['duration']):>9s}{span:>24s}"
-                f"{row['top_overlap_mean']:12.3f}"
-                f"{row['time_correlation_mean']:12.3f}"
-            )
-    if not results["areas"]:
-        return "\n".join(lines)
-    lines += ["", "Area under the teacher's curves over bins (baseline zero)"]
-    lines.append(
-        f"{'method':22s}{'metric':11s}{'deletion':>10s}{'insertion':>10s}"
-    )
-    areas = {
-        (r["method"], r["metric"], r["direction"]): r["mean"]
-        for r in results["areas"]
-        if r["model"] == TEACHER
-        and r["unit"] == hparams["units"][0]
-        and r["baseline"] == "zero"
-        and r["duration"] == results["areas"][0]["duration"]
-    }
-    for metric in ("posterior", "top1", "score", "eer"):
-        for name in hparams["methods"]:
-            pair = [
-                areas.get((name, metric, direction), torch.nan)
-                for direction in ("deletion", "insertion")
-            ]
-            if (name, metric, "deletion") in areas:
-                lines.append(
-                    f"{name:22s}{metric:11s}{pair[0]:10.3f}{pair[1]:10.3f}"
-                )
-    return "\n".join(lines)
-
-
-def write_results(results, folder):
-    """results.json and one CSV a table."""
-    for table in TABLES:
-        write_csv(folder / f"{table}.csv", results[table])
-    # The points of the curves are in curves.csv only.
-    kept = {key: value for key, value in results.items() if key != "curves"}
-    write_json(folder / "results.json", without_nan(kept), allow_nan=False)
