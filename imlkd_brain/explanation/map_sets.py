@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from tqdm import tqdm
 
-from imlkd_brain.data.crops import duration_name
+from imlkd_brain.data.crops import duration_name, read_durations
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import saliency_map
 from imlkd_brain.explanation.scores import features_of
@@ -39,6 +39,11 @@ class MapPlan:
         Where maps, curves and sanity checks are kept.
     progressbar : bool
         If True, show a progress bar.
+
+    Raises
+    ------
+    UserError
+        If a duration is neither ``full`` nor seconds.
     """
 
     methods: dict
@@ -48,6 +53,9 @@ class MapPlan:
     allow_tf32: bool
     save_folder: str
     progressbar: bool = True
+
+    def __post_init__(self):
+        read_durations(self.durations)
 
     def kept(self, name, ingredients, record, compute):
         """Read records from the save folder, or compute and keep them.

@@ -43,9 +43,9 @@ class Explanation:
 
     @property
     def zero_means(self):
-        """Durations at which the baseline ``band_mean`` is ``zero``."""
+        """Names of durations at which the baseline ``band_mean`` is zero."""
         return [
-            duration
+            duration_name(duration)
             for duration in self.curves
             if not baselines_differ(
                 self.maps[TEACHER][duration].features, "band_mean"
@@ -91,7 +91,7 @@ def explain_task(task, models, plan, n_sanity, clock=None):
     explanation = Explanation(task, subjects, maps, curves, similarities)
     for duration in explanation.zero_means:
         logger.info(
-            f"{task.name}, {duration_name(duration)}: the baseline band_mean is zero, "
-            "since features are normalised over the same frames."
+            f"{task.name}, {duration}: the baseline band_mean is zero, since "
+            "the features are normalised over the same frames."
         )
     return explanation

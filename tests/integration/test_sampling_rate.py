@@ -207,7 +207,7 @@ def test_explanation_cuts_seconds_at_8_khz(corpus, teacher, student, tmp_path):
     kept = {
         duration: torch.load(
             tmp_path / "save" / f"maps_verification_teacher_{duration}.pt"
-        )["data"]
+        )["data"][0]
         for duration in ("full", "0.5s")
     }
     start, stop = kept["full"]["places"][0]
@@ -216,7 +216,7 @@ def test_explanation_cuts_seconds_at_8_khz(corpus, teacher, student, tmp_path):
     # The middle half second, from a whole frame on.
     assert stop - start == pytest.approx(0.5)
     assert start == pytest.approx(0.2)
-    assert len(kept["0.5s"]["feats"][0]) == 51
+    assert len(kept["0.5s"]["features"][0]) == 51
 
 
 def test_a_teacher_of_another_rate_is_one_sentence(corpus, output):

@@ -8,7 +8,7 @@ from imlkd_brain.distillation.attribution import (
     integrated_gradients,
 )
 from imlkd_brain.distillation.teacher import embed_dataset
-from imlkd_brain.explanation.maps import saliency_map
+from imlkd_brain.explanation.maps import Batch, saliency_map
 from imlkd_brain.precision import full_float32, set_tf32
 from imlkd_brain.verification.scoring import cohort_statistics, score_trials
 from imlkd_brain.verification.scoring import unit_length as scoring_unit_length
@@ -60,16 +60,11 @@ def test_attributions_and_scores_are_in_full_float32_whoever_calls(
     integrated_gradients(cosines, feats, target)
     attribution_target(cosines, feats, target, "predicted")
     for method in ("gradient", "integrated_gradients", "occlusion"):
-        saliency_map(
-            method,
-            cosines,
-            feats,
-            target,
-            options={
-                "integrated_gradients": {"n_steps": 1, "rule": "midpoint"},
-                "occlusion": {"window": [2, 2], "stride": [2, 2]},
-            }.get(method, {}),
-        )
+        options = {
+            "integrated_gradients": {"n_steps": 1, "rule": "midpoint"},
+            "occlusion": {"window": [2, 2], "stride": [2, 2]},
+        }.get(method, {})
+        saliency_map(method, Batch(cosines, feats, target), options)
     assert len(seen) > 5
 
     unit_length = scoring_unit_length

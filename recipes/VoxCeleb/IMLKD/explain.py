@@ -18,8 +18,7 @@ The output folder then holds results.json, a CSV for each table and the
 figures. Its save folder keeps maps and curves, so the same command goes on
 where it was stopped.
 
-Authors
-    * IML-KD contributors
+Authors: IML-KD contributors
 """
 
 import datetime
@@ -31,7 +30,6 @@ from pathlib import Path
 import torch
 
 import speechbrain as sb
-from imlkd_brain.data.crops import duration_name
 from imlkd_brain.distillation.attribution import (
     check_choice,
     check_positive_integer,
@@ -125,14 +123,12 @@ def prepare(hparams, models):
                 pool, hparams["n_identification"], shortest, seed
             )
         )
-    for task in tasks:
-        logger.info(task)
+    logger.info("; ".join(map(str, tasks)))
     return tasks
 
 
 def make_plan(hparams, run_opts):
     "Says how maps and curves are made, and refuses what cannot be computed."
-    shortest_seconds(hparams["durations"])
     for key in ("n_verification", "n_identification"):
         check_positive_integer(key, hparams[key])
     # A method that is set to null is left out
@@ -203,7 +199,7 @@ def main(argv):
     tables = {table: [] for table in TABLES}
     for task in tasks:
         made = explain_task(task, models, plan, hparams["n_sanity"], clock)
-        zero_means.update(map(duration_name, made.zero_means))
+        zero_means.update(made.zero_means)
         speakers = Speakers(
             task, hparams["n_bootstrap"], hparams["confidence"], hparams["seed"]
         )

@@ -4,7 +4,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.agreement import (
+    RankedMap,
+    agreement,
+    average_ranks,
     rank_correlation,
     time_profile,
     top_share,
@@ -21,6 +25,19 @@ def test_rank_correlation_is_scipys(ties):
     for item in range(3):
         expected = spearmanr(one[item].flatten(), other[item].flatten())
         assert float(rho[item]) == pytest.approx(expected.statistic, abs=1e-12)
+
+
+def test_equal_values_share_their_mean_rank():
+    values = torch.tensor([[3.0, 1.0, 3.0, 2.0], [5.0, 5.0, 5.0, 5.0]])
+    expected = [[3.5, 1.0, 3.5, 2.0], [2.5, 2.5, 2.5, 2.5]]
+    assert average_ranks(values).tolist() == expected
+
+
+def test_a_map_agrees_wholly_with_itself_and_only_with_its_shape():
+    one = RankedMap.of(torch.rand(30, 8), 0.2)
+    assert agreement(one, one).tolist() == pytest.approx([1, 1, 1])
+    with pytest.raises(UserError, match=r"\(30, 8\) and \(30, 9\)"):
+        agreement(one, RankedMap.of(torch.rand(30, 9), 0.2))
 
 
 def test_a_constant_map_correlates_with_nothing():

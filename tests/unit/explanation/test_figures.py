@@ -1,55 +1,76 @@
 """Unit tests of ``imlkd_brain.explanation.figures``."""
 
-import sys
-
-import pytest
-import torch
-
-from imlkd_brain.errors import UserError
-from imlkd_brain.explanation.figures import plot_curves, plot_maps
-from imlkd_brain.figures import save_figure
+from imlkd_brain.explanation.figures import (
+    curve_figures,
+    fidelity_figures,
+    sanity_figures,
+    save_figures,
+)
 
 
-def test_figures_are_written_in_every_format_and_nothing_else(tmp_path):
-    column = {
-        "label": "1 s",
-        "start": 0.5,
-        "stop": 1.5,
-        "log_mel": torch.randn(100, 16),
-        "maps": {
-            "teacher": torch.randn(100, 16),
-            "student": torch.zeros(100, 16),
-        },
-    }
-    band_hz = torch.linspace(60, 7800, 16)
-    figure = plot_maps([column, column], band_hz, "title")
-    save_figure(figure, tmp_path / "new" / "maps.2s", dpi=50)
-    written = sorted(path.name for path in (tmp_path / "new").iterdir())
-    assert written == ["maps.2s.pdf", "maps.2s.png"]
-    labels = [axis.get_xlabel() for axis in figure.axes]
-    assert "time (s)" in labels
-    ticks = [t.get_text() for t in figure.axes[0].get_yticklabels()]
-    assert ticks == ["250", "1000", "2000", "4000"]
+def interval(prefix=""):
+    return {f"{prefix}mean": 0.5, f"{prefix}low": 0.4, f"{prefix}high": 0.6}
 
 
-def test_curves_put_every_method_beside_random():
-    levels = torch.linspace(0, 1, 3)
-    curve = (levels, levels, levels - 0.1, levels + 0.1)
-    methods = {"occlusion": curve, "random": curve}
-    figure = plot_curves(
+def test_every_model_duration_unit_and_baseline_has_its_curves():
+    rows = [
         {
-            d: {"eer": methods, "top1": methods}
-            for d in ("deletion", "insertion")
-        },
-        "title",
-    )
-    assert len(figure.axes) == 4
-    assert all(len(axis.lines) == 2 for axis in figure.axes)
-    # An error rate in [0, 1] is shown in per cent.
-    assert max(figure.axes[0].lines[0].get_ydata()) == 100
+            "model": model,
+            "duration": 2,
+            "unit": unit,
+            "baseline": "zero",
+            "direction": "deletion",
+            "metric": metric,
+            "method": "random",
+            "level": level,
+            **interval(),
+        }
+        for metric in ("score", "posterior")
+        for model in ("teacher", "iml_kd")
+        for unit in ("bins", "frames")
+        for level in (0.0, 1.0)
+    ]
+    drawn = dict(curve_figures(rows, ["random"]))
+    assert list(drawn) == [
+        f"curves_{model}_2s_{unit}_zero"
+        for model in ("teacher", "iml_kd")
+        for unit in ("bins", "frames")
+    ]
+    # Verification beside identification.
+    titles = [a.get_title() for a in drawn["curves_teacher_2s_bins_zero"].axes]
+    assert titles == ["(1 + score) / 2", "posterior"]
 
 
-def test_without_matplotlib_one_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match="matplotlib"):
-        plot_curves({"deletion": {"eer": {}}}, "title")
+def test_agreement_is_drawn_per_duration_and_not_over_all():
+    quantities = ("rank_correlation_", "top_overlap_", "time_correlation_")
+    rows = [
+        {"task": "verification", "method": method, "student": student, **more}
+        for method in ("gradient", "random")
+        for student in ("scratch", "iml_kd")
+        for duration in ("full", 2, "all")
+        for more in [
+            {
+                "duration": duration,
+                **{k: v for q in quantities for k, v in interval(q).items()},
+            }
+        ]
+    ]
+    ((name, figure),) = fidelity_figures(rows, ["gradient"], 0.2)
+    assert name == "fidelity_verification_gradient"
+    assert len(figure.axes) == 3
+    labels = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert labels == ["full", "2s"]
+
+
+def test_without_a_format_nothing_is_drawn(tmp_path):
+    def never():
+        raise AssertionError
+        yield
+
+    save_figures(never(), tmp_path, [])
+    rows = [
+        {"model": "m", "method": "x", "shuffled_down_to": s, **interval()}
+        for s in ("fc", "mfa")
+    ]
+    save_figures(sanity_figures(rows), tmp_path / "new", ["png"])
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["sanity_m.png"]

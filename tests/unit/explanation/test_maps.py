@@ -8,7 +8,11 @@ from helpers.patch import METHODS, patch_score
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import (
-    enrolment_score,
+    METHODS as TABLE,
+)
+from imlkd_brain.explanation.maps import (
+    Batch,
+    check_methods,
     grad_cam_map,
     occlusion_map,
     random_map,
@@ -31,8 +35,15 @@ def feats():
 
 
 @pytest.fixture
-def target():
-    return torch.zeros(5, dtype=torch.long)
+def batch(feats):
+    """Five utterances, explained by the score that reads the patch."""
+    return Batch(patch_score, feats, torch.zeros(5, dtype=torch.long))
+
+
+def first_column(score, feats, **more):
+    """A batch whose target is the first column of the score."""
+    target = torch.zeros(len(feats), dtype=torch.long)
+    return Batch(score, feats, target, **more)
 
 
 def patch_mask():
@@ -42,30 +53,24 @@ def patch_mask():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_map_finds_the_patch_that_the_score_reads(method, feats, target):
-    attribution, _ = saliency_map(
-        method, patch_score, feats, target, options=METHODS[method]
-    )
+def test_a_map_finds_the_patch_that_the_score_reads(method, batch):
+    attribution, _ = saliency_map(method, batch, METHODS[method])
     ranks = importance_ranks(attribution)
     assert torch.equal(ranks < N_PATCH, patch_mask().expand_as(ranks))
     # The rest is not read at all.
     assert attribution[(~patch_mask()).expand_as(ranks)].abs().max() == 0
 
 
-def test_a_map_follows_its_target_column(feats):
-    other = torch.ones(5, dtype=torch.long)
-    attribution, _ = saliency_map("gradient", patch_score, feats, other)
+def test_a_map_follows_its_target_column(batch):
+    batch.target = torch.ones(5, dtype=torch.long)
+    attribution, _ = saliency_map("gradient", batch)
     assert attribution[PATCH].max() == 0
     assert attribution.max() > 0
 
 
-def test_integrated_gradients_come_with_their_gap(feats, target):
+def test_integrated_gradients_come_with_their_gap(batch, feats):
     attribution, gap = saliency_map(
-        "integrated_gradients",
-        patch_score,
-        feats,
-        target,
-        options={"n_steps": 64},
+        "integrated_gradients", batch, {"n_steps": 64}
     )
     difference = patch_score(feats)[:, 0] - patch_score(0 * feats)[:, 0]
     # The midpoint rule's error falls with the square of 64 steps.
@@ -84,14 +89,8 @@ def test_grad_cam_finds_the_frames_and_gives_all_bins_of_one_the_same():
     def score(x):
         return model["front"](x.transpose(1, 2)).mean((1, 2))[:, None]
 
-    attribution, _ = saliency_map(
-        "grad_cam",
-        score,
-        feats,
-        torch.zeros(2, dtype=torch.long),
-        model=model,
-        options={"layer": "front"},
-    )
+    batch = first_column(score, feats, model=model)
+    attribution, _ = saliency_map("grad_cam", batch, {"layer": "front"})
     assert attribution.shape == feats.shape
     assert (attribution[:, 20:30] > 0).all()
     assert attribution[:, :20].abs().max() == 0
@@ -113,8 +112,8 @@ def test_grad_cam_of_a_two_dimensional_layer_keeps_time_on_its_axis(
         image = x.transpose(1, 2) if transposed else x
         return model["front"](image[:, None]).mean((1, 2, 3))[:, None]
 
-    attribution = grad_cam_map(
-        score, feats, torch.zeros(1, dtype=torch.long), model["front"]
+    attribution, _ = grad_cam_map(
+        first_column(score, feats, model=model), "front"
     )
     # Interpolation smears by one cell of two bins.
     inside = torch.zeros_like(feats, dtype=torch.bool)
@@ -135,15 +134,10 @@ def test_a_layer_that_cannot_be_mapped_is_one_sentence(ecapa, layer, words):
     def score(x):
         return ecapa(x).squeeze(1)
 
+    feats = torch.randn(1, N_FRAMES, N_BANDS)
+    batch = first_column(score, feats, model=ecapa)
     with pytest.raises(UserError, match=words):
-        saliency_map(
-            "grad_cam",
-            score,
-            torch.randn(1, N_FRAMES, N_BANDS),
-            torch.zeros(1, dtype=torch.long),
-            model=ecapa,
-            options={"layer": layer},
-        )
+        saliency_map("grad_cam", batch, {"layer": layer})
 
 
 def test_a_channels_last_layer_is_one_sentence():
@@ -152,79 +146,84 @@ def test_a_channels_last_layer_is_one_sentence():
     def score(x):
         return model["front"](x).mean(1)
 
+    feats = torch.randn(1, N_FRAMES, N_BANDS)
     with pytest.raises(UserError, match="batch, channels, time"):
-        grad_cam_map(
-            score,
-            torch.randn(1, N_FRAMES, N_BANDS),
-            torch.zeros(1, dtype=torch.long),
-            model["front"],
-            "front",
-        )
+        grad_cam_map(first_column(score, feats, model=model), "front")
 
 
-def test_unknown_methods_and_options_are_one_sentence(feats, target):
-    with pytest.raises(UserError, match="`lime` is none of the maps"):
-        saliency_map("lime", patch_score, feats, target)
-    with pytest.raises(UserError, match="methods: occlusion: .*'windows'"):
-        saliency_map(
-            "occlusion", patch_score, feats, target, options={"windows": 3}
-        )
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ({}, "give at least one of integrated_gradients"),
+        ({"lime": {}}, "`lime` is none of the maps"),
+        ({"gradient": {"windows": 3}}, "methods: gradient: .*'windows'"),
+        ({"occlusion": {"window": [5, 2]}}, "methods: occlusion: .*'stride'"),
+        ({"gradient": {}, "grad_cam": {"layer": "no"}}, "no layer `no`"),
+        ({"grad_cam": {}}, "no layer `None`"),
+    ],
+)
+def test_mistakes_in_methods_are_found_before_the_work(ecapa, methods, words):
+    with pytest.raises(UserError, match=words):
+        check_methods(methods, [ecapa])
 
 
-def test_a_fault_of_the_score_is_not_taken_for_a_wrong_option(feats, target):
+def test_methods_without_mistakes_pass(ecapa):
+    check_methods({**METHODS, "grad_cam": {"layer": "mfa"}}, [ecapa])
+
+
+@pytest.mark.parametrize("window", [5, [5], [5, 2, 1], [5, 0], [5.0, 2]])
+def test_a_window_that_is_not_two_numbers_is_one_sentence(batch, window):
+    options = {"window": window, "stride": [5, 2]}
+    with pytest.raises(UserError, match="occlusion: window is"):
+        saliency_map("occlusion", batch, options)
+
+
+def test_a_new_method_is_a_function_and_a_row(monkeypatch, batch):
+    def double(batch, factor):
+        return factor * batch.feats, None
+
+    monkeypatch.setitem(TABLE, "double", double)
+    attribution, gap = saliency_map("double", batch, {"factor": 2})
+    assert torch.equal(attribution, 2 * batch.feats) and gap is None
+    with pytest.raises(UserError, match="methods: double: .*'factor'"):
+        check_methods({"double": {}}, [])
+
+
+def test_a_fault_of_the_score_is_not_taken_for_a_wrong_option(feats):
     def broken(x):
         raise TypeError("unexpected keyword argument in the network")
 
     with pytest.raises(TypeError, match="in the network"):
-        saliency_map("gradient", broken, feats, target)
+        saliency_map("gradient", first_column(broken, feats))
 
 
-def test_without_captum_one_sentence_says_how_to_get_it(
-    monkeypatch, feats, target
-):
+def test_without_captum_one_sentence_says_how_to_get_it(monkeypatch, batch):
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UserError, match=r"imlkd_brain\[explain\]"):
-        saliency_map("gradient", patch_score, feats, target)
-    attribution, _ = saliency_map(
-        "integrated_gradients", patch_score, feats, target
-    )
-    assert attribution.shape == feats.shape
+        saliency_map("gradient", batch)
+    attribution, _ = saliency_map("integrated_gradients", batch)
+    assert attribution.shape == batch.feats.shape
 
 
-def test_occlusion_is_the_fall_of_the_score(feats, target):
-    attribution = occlusion_map(
-        patch_score, feats, target, window=(10, 4), stride=(10, 4)
-    )
+def test_occlusion_is_the_fall_of_the_score(batch, feats):
+    attribution, _ = occlusion_map(batch, window=(10, 4), stride=(10, 4))
     without = feats.clone()
     without[PATCH] = 0
     fall = (patch_score(feats) - patch_score(without))[:, 0]
     assert torch.allclose(attribution[:, 25, 6], fall, atol=1e-6)
 
 
-def test_a_window_larger_than_the_utterance_takes_it_whole(feats, target):
-    attribution = occlusion_map(
-        patch_score, feats, target, window=(500, 500), stride=(500, 500)
-    )
+def test_a_window_larger_than_the_utterance_takes_it_whole(batch, feats):
+    attribution, _ = occlusion_map(batch, window=(500, 500), stride=(500, 500))
     fall = patch_score(feats)[:, 0]
     assert torch.allclose(attribution[:, 0, 0], fall, atol=1e-6)
 
 
-def test_random_maps_depend_on_the_seed_alone(feats):
+def test_random_maps_depend_on_the_seed_alone(batch):
     def draw(seed):
-        return random_map(feats, torch.Generator().manual_seed(seed))
+        batch.generator = torch.Generator().manual_seed(seed)
+        return random_map(batch)[0]
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
-
-
-def test_an_enrolment_score_is_the_cosine_and_spares_the_enrolment(feats):
-    enrolments = torch.randn(3, N_BANDS, requires_grad=True)
-    score = enrolment_score(lambda x: x.mean(1), enrolments)
-    expected = torch.nn.functional.cosine_similarity(
-        feats.mean(1)[:, None], enrolments[None], dim=-1
-    )
-    scores = score(feats.requires_grad_())
-    assert torch.allclose(scores, expected, atol=1e-6)
-    scores.sum().backward()
-    assert enrolments.grad is None

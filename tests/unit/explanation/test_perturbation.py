@@ -5,17 +5,17 @@ import torch
 from helpers.patch import METHODS, patch_score
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.explanation.maps import enrolment_score, saliency_map
+from imlkd_brain.explanation.maps import Batch, saliency_map
 from imlkd_brain.explanation.perturbation import (
     BASELINES,
     UNITS,
-    area_under_curve,
     empty_input,
     identification_curves,
     importance_ranks,
     perturbation_outputs,
     perturbed_inputs,
 )
+from imlkd_brain.explanation.scores import enrolment_score
 
 N_FRAMES, N_BANDS = 60, 16
 
@@ -42,13 +42,12 @@ def test_the_ends_of_a_curve_are_the_clean_and_the_empty_input(
 ):
     ranks = importance_ranks(torch.randn_like(feats), unit)
     baseline = empty_input(feats, kind, blur_sigma=4.0)
+    ends = (baseline, feats) if insertion else (feats, baseline)
     outputs = perturbation_outputs(
         lambda x: x.flatten(1),
-        feats,
+        *ends,
         ranks,
         torch.linspace(0, 1, 21),
-        baseline,
-        insertion=insertion,
         batch_frames=500,
     )
     first, last = outputs[:, 0], outputs[:, -1]
@@ -63,9 +62,9 @@ def test_each_level_takes_exactly_its_share_most_important_first(feats):
     outputs = perturbation_outputs(
         lambda x: x.flatten(1),
         feats,
+        torch.zeros_like(feats),
         importance_ranks(attribution),
         levels,
-        torch.zeros_like(feats),
     )
     gone = outputs == 0  # the features themselves are positive
     n_bins = N_FRAMES * N_BANDS
@@ -85,7 +84,7 @@ def test_frames_go_whole(feats):
     ranks = importance_ranks(torch.randn_like(feats), "frames")
     assert ranks.shape == (5, N_FRAMES, 1)
     half = perturbed_inputs(
-        feats, ranks, torch.full((5,), 30), torch.zeros_like(feats)
+        feats, torch.zeros_like(feats), ranks, torch.full((5,), 30)
     )
     empty = (half == 0).sum(2)
     assert set(empty.flatten().tolist()) == {0, N_BANDS}
@@ -98,28 +97,17 @@ def test_a_true_map_beats_the_random_control(feats, target, method, unit):
     levels = torch.linspace(0, 1, 21)
     areas = {}
     for name in (method, "random"):
-        attribution, _ = saliency_map(
-            name,
-            patch_score,
-            feats,
-            target,
-            options=METHODS.get(name),
-            generator=torch.Generator().manual_seed(0),
-        )
+        generator = torch.Generator().manual_seed(0)
+        batch = Batch(patch_score, feats, target, generator=generator)
+        attribution, _ = saliency_map(name, batch, METHODS.get(name))
         ranks = importance_ranks(attribution, unit)
         for insertion in (False, True):
-            curve = (
-                perturbation_outputs(
-                    lambda x: patch_score(x)[:, :1],
-                    feats,
-                    ranks,
-                    levels,
-                    torch.zeros_like(feats),
-                    insertion,
-                )[..., 0]
-                / patch_score(feats)[:, :1]
-            )
-            areas[name, insertion] = area_under_curve(curve, levels)
+            ends = [feats, torch.zeros_like(feats)]
+            if insertion:
+                ends.reverse()
+            scores = perturbation_outputs(patch_score, *ends, ranks, levels)
+            curve = scores[..., 0] / patch_score(feats)[:, :1]
+            areas[name, insertion] = torch.trapezoid(curve, levels)
     # The patch is in a sixth of the frames: the score is gone, or there, at
     # 1/6, so the area is within 1/6 of 0 or 1. At random it goes as the share
     # does: 0.5 but for the curvature of tanh and for which frames are drawn.
@@ -127,19 +115,6 @@ def test_a_true_map_beats_the_random_control(feats, target, method, unit):
     assert (areas[method, True] > 5 / 6).all()
     for insertion in (False, True):
         assert areas["random", insertion].mean() == pytest.approx(0.5, abs=0.2)
-
-
-@pytest.mark.parametrize("step", [1, 7, 20])
-def test_area_of_a_step_in_closed_form(step):
-    levels = torch.linspace(0, 1, 21)
-    curve = (torch.arange(21) < step).float()
-    # Trapezoids: full ones up to the last 1, half of the one with the step.
-    expected = (step - 0.5) / 20
-    area = area_under_curve(curve, levels)
-    assert float(area) == pytest.approx(expected, abs=1e-6)
-    assert float(area_under_curve(torch.ones(21), levels)) == pytest.approx(
-        1.0, abs=1e-6
-    )
 
 
 @pytest.mark.parametrize("method", [*METHODS, "grad_cam"])
@@ -153,24 +128,17 @@ def test_a_batch_equals_one_at_a_time(ecapa, method):
     levels = torch.linspace(0, 1, 5)
 
     def run(items):
-        attribution, _ = saliency_map(
-            method,
-            score,
-            feats[items],
-            target[items],
-            model=ecapa,
-            options=options,
-        )
+        batch = Batch(score, feats[items], target[items], ecapa)
+        attribution, _ = saliency_map(method, batch, options)
         ranks = importance_ranks(
             attribution, generator=torch.Generator().manual_seed(5)
         )
         outputs = perturbation_outputs(
             score,
+            empty_input(feats[items], "blur", 3.0),
             feats[items],
             ranks,
             levels,
-            empty_input(feats[items], "blur", 3.0),
-            insertion=True,
         )
         return attribution, outputs
 
@@ -194,9 +162,9 @@ def test_the_memory_limit_changes_nothing(ecapa):
         return perturbation_outputs(
             lambda x: ecapa(x).squeeze(1),
             feats,
+            torch.zeros_like(feats),
             ranks,
             torch.linspace(0, 1, 5),
-            torch.zeros_like(feats),
             batch_frames=batch_frames,
         )
 

@@ -3,7 +3,7 @@
 import torch
 
 from imlkd_brain.explanation.agreement import rank_correlation
-from imlkd_brain.explanation.maps import gradient_map
+from imlkd_brain.explanation.maps import Batch, gradient_map
 from imlkd_brain.explanation.sanity import parameter_cascade
 
 N_FRAMES, N_BANDS = 60, 16
@@ -41,7 +41,8 @@ def test_maps_of_a_shuffled_network_are_others(ecapa):
     target = torch.zeros(2, dtype=torch.long)
 
     def gradient(network):
-        return gradient_map(lambda x: network(x).squeeze(1), feats, target)
+        batch = Batch(lambda x: network(x).squeeze(1), feats, target)
+        return gradient_map(batch)[0]
 
     *_, (_, shuffled) = parameter_cascade(
         ecapa, torch.Generator().manual_seed(0)
