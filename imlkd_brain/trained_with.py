@@ -31,7 +31,7 @@ from imlkd_brain.models.folder import (
     load_speaker_model,
 )
 from imlkd_brain.settings import load_hyperparameters
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -342,7 +342,7 @@ def load_training(argv):
             "save_folder": os.path.join(folder, SAVE),
             "train_log": os.path.join(folder, "train_log.txt"),
         }
-        if if_main_process() and not run_opts.debug_persistently:
+        if _is_first_process() and not run_opts.debug_persistently:
             # Of the try before, which may have had other options
             shutil.rmtree(folder, ignore_errors=True)
         overrides = _mapping(overrides)
@@ -370,7 +370,7 @@ def sole_training(output_folder):
         If another process on this machine trains there.
     """
     with ExitStack() as stack:
-        if if_main_process():
+        if _is_first_process():
             os.makedirs(output_folder, exist_ok=True)
             busy = (
                 f"{output_folder}: another training is at work there; wait "
@@ -544,6 +544,14 @@ def has_checkpoint(save_folder):
 def _has_model(output_folder):
     """Whether there is a finished model."""
     return Path(output_folder, INFERENCE, "embedding_model.ckpt").is_file()
+
+
+def _is_first_process():
+    """Whether this is the main process, also before processes have met.
+
+    SpeechBrain's ``if_main_process`` is true for all of them until then.
+    """
+    return get_rank() in (None, 0)
 
 
 def _run_option(name, run_opts, hparams):
