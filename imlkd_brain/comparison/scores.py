@@ -24,12 +24,9 @@ from imlkd_brain.metrics.bootstrap import (
 from imlkd_brain.metrics.error_rates import EER, normalised_min_dcf
 from imlkd_brain.metrics.intervals import sharing
 from imlkd_brain.models.folder import load_speaker_model
-from imlkd_brain.verification.embeddings import (
-    EmbeddingStore,
-    audio_state,
-    embed_utterances,
-)
+from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.scorer import Scorer
+from imlkd_brain.verification.store import audio_state
 
 PRIOR = 0.01  # of the minDCF
 
@@ -136,7 +133,8 @@ def score_run(run, methods, scoring):
             key = f"{model.key} {crop_name(seconds, scoring.seed)} {audio}"
             if str(found.get(f"{name} key", "")) == key:
                 continue
-            scorer = Scorer(model, _embedder(folder, scoring.seed))
+            embed = Embedder(folder / "embeddings", scoring.seed)
+            scorer = Scorer(model, embed)
             found[name] = scorer.score(located, seconds)[0].numpy()
             found[f"{name} key"] = np.array(key)
         # numpy adds a suffix to a path, but not to a stream.
@@ -146,18 +144,6 @@ def score_run(run, methods, scoring):
             name: torch.from_numpy(found[name]) for name in scoring.durations
         }
     return scores, located
-
-
-def _embedder(folder, seed):
-    """Embed with a store that lies beside the model."""
-
-    def embed(model, paths, seconds):
-        store = EmbeddingStore(
-            folder / "embeddings", model.key, crop_name(seconds, seed)
-        )
-        return embed_utterances(model, paths, store, seconds, seed)
-
-    return embed
 
 
 def collect_runs(runs, methods, scoring):

@@ -89,47 +89,102 @@ class LocatedTrials:
         return sorted({*self.enrol_speakers, *self.test_speakers} - {None})
 
 
-def find_trial_list(name, data_folder):
-    """Path of an official list by its name, or of a list by its path.
+def find_list(source, data_folder, save_folder=None):
+    """Find a trial list, or download it.
+
+    Only the main process looks for it and downloads it, so that processes
+    which train together do not write the same file. All of them have to call
+    it.
 
     Arguments
     ---------
-    name : str
-        ``Vox1-O``, ``Vox1-E`` or ``Vox1-H`` (the cleaned lists, looked up
-        under their official file names in the data folder, its ``meta`` or
-        its ``trials``), or a path, absolute, relative to the working
-        directory or to the data folder.
+    source : str or None
+        ``Vox1-O``, ``Vox1-E`` or ``Vox1-H`` (the cleaned lists), the URL of a
+        list, or a path, absolute, relative to the working directory or to the
+        data folder. Official lists and URLs are known by their file's name.
+        Files are looked for in the data folder, its ``meta`` and its
+        ``trials``.
     data_folder : str or Path
-        The corpus; several with commas.
+        The corpus; several folders with commas.
+    save_folder : str, optional
+        Where the list of a URL is downloaded to. Without it nothing is
+        downloaded.
 
     Returns
     -------
-    Path
-        The list's file.
+    path : str or None
+        None if ``source`` is None.
 
     Raises
     ------
     UserError
-        If an official list is not there; says where to get it.
+        If a data folder or the list is not there, or the download fails.
     """
+    return run_on_main(_find_list, args=[source, data_folder, save_folder])
+
+
+def _find_list(source, data_folder, save_folder):
+    """See :func:`find_list`."""
+    if source is None or os.path.isfile(source):
+        return source
     roots = _data_folders(data_folder)
-    if name in OFFICIAL_LISTS:
-        file_name, _ = OFFICIAL_LISTS[name]
-        for root in roots:
-            for folder in LIST_FOLDERS:
-                if (root / folder / file_name).is_file():
-                    return root / folder / file_name
-        raise UserError(
-            f"{name}: {file_name} is neither in {data_folder} nor in its meta "
-            f"or trials folder; get it from {OFFICIAL_SOURCE}{file_name}."
-        )
-    for path in (Path(name), *(root / name for root in roots)):
-        if path.is_file():
-            return path
+    name = source
+    if source in OFFICIAL_LISTS:
+        name, _ = OFFICIAL_LISTS[source]
+    elif "://" in source:
+        name = os.path.basename(source)
+    for root in roots:
+        for folder in LIST_FOLDERS:
+            if (root / folder / name).is_file():
+                return str(root / folder / name)
+    if "://" in source and save_folder is not None:
+        return _download(source, Path(save_folder, name), roots)
+    where = f"neither in {data_folder} nor in its meta or trials folder"
+    if name != source:
+        url = source if "://" in source else f"{OFFICIAL_SOURCE}{name}"
+        raise UserError(f"{source}: {name} is {where}; get it from {url}.")
     raise UserError(
-        f"{name}: neither the name of an official list "
-        f"({', '.join(OFFICIAL_LISTS)}) nor a file here or in {data_folder}."
+        f"{source}: no such trial list; it is no official list "
+        f"({', '.join(OFFICIAL_LISTS)}), not a file here, and {where}."
     )
+
+
+def _download(url, path, roots):
+    """Download a list to a path, whole or not at all."""
+    if path.is_file():
+        return str(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with in_place_of(path) as temporary:
+            download_file(url, str(temporary), replace_existing=True)
+            _check_downloaded(temporary, url)
+    except OSError as error:
+        raise UserError(
+            f"{url}: cannot be downloaded ({error}); put the trial list into "
+            f"{roots[0]} as {path.name}."
+        ) from error
+    return str(path)
+
+
+def _check_downloaded(path, source):
+    """Refuse what a server gave in place of a list, so that it is not kept.
+
+    Raises
+    ------
+    OSError
+        If it is no list, or not all of an official one.
+    """
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        lines = [line.split() for line in stream if line.strip()]
+    labels = {word for style in LABEL_STYLES for word in style}
+    if not lines or any(
+        len(fields) != 3 or not labels & {fields[0], fields[2]}
+        for fields in lines
+    ):
+        raise OSError("what comes is no trial list")
+    for name, n_trials in OFFICIAL_LISTS.values():
+        if source == OFFICIAL_SOURCE + name and len(lines) != n_trials:
+            raise OSError(f"{len(lines)} trials come, expected {n_trials}")
 
 
 def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
@@ -315,84 +370,6 @@ def read_enrolments(path):
             "utterance utterance ...`."
         ) from None
     return enrolments
-
-
-def find_list(source, data_folder, save_folder):
-    """Return the local path of a trial list.
-
-    Only the main process looks for it and downloads it, so that processes
-    which train together do not write the same file. All of them have to call
-    it.
-
-    Arguments
-    ---------
-    source : str or None
-        A path, or the URL of an official list. A URL's file is first looked
-        for in the data folders (and their ``meta``), then downloaded.
-    data_folder : str
-        Corpus folder, or several separated by commas.
-    save_folder : str
-        Where a downloaded list is kept.
-
-    Returns
-    -------
-    path : str or None
-
-    Raises
-    ------
-    UserError
-        If there is no such file and it cannot be downloaded.
-    """
-    return run_on_main(_find_list, args=[source, data_folder, save_folder])
-
-
-def _find_list(source, data_folder, save_folder):
-    """See :func:`find_list`."""
-    if source is None or os.path.isfile(source):
-        return source
-    name = os.path.basename(source)
-    folders = [folder.strip() for folder in data_folder.split(",")]
-    for folder in [*folders, *(os.path.join(f, "meta") for f in folders)]:
-        if os.path.isfile(os.path.join(folder, name)):
-            return os.path.join(folder, name)
-    problem = "no such file"
-    if "://" in source:
-        path = os.path.join(save_folder, name)
-        if os.path.isfile(path):
-            return path
-        try:
-            os.makedirs(save_folder, exist_ok=True)
-            # Half a list reads as a list, so it gets its name when whole.
-            with in_place_of(path) as temporary:
-                download_file(source, str(temporary), replace_existing=True)
-                _check_downloaded(temporary, source)
-            return path
-        except OSError as error:
-            problem = f"cannot be downloaded ({error})"
-    raise UserError(
-        f"{source}: {problem}; put the trial list into {folders[0]} as {name}."
-    )
-
-
-def _check_downloaded(path, source):
-    """Refuse what a server gave in place of a list, so that it is not kept.
-
-    Raises
-    ------
-    OSError
-        If it is no list, or not all of an official one.
-    """
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        lines = [line.split() for line in stream if line.strip()]
-    labels = {word for style in LABEL_STYLES for word in style}
-    if not lines or any(
-        len(fields) != 3 or not labels & {fields[0], fields[2]}
-        for fields in lines
-    ):
-        raise OSError("what comes is no trial list")
-    for name, n_trials in OFFICIAL_LISTS.values():
-        if source == OFFICIAL_SOURCE + name and len(lines) != n_trials:
-            raise OSError(f"{len(lines)} trials come, expected {n_trials}")
 
 
 def locate_known(trials, data_folder):

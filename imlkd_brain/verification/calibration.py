@@ -6,13 +6,10 @@ Authors: IML-KD contributors
 import torch
 
 from imlkd_brain.errors import UserError
-from speechbrain.utils.logger import get_logger
-
-logger = get_logger(__name__)
 
 
 def calibration_features(scores, enrol_seconds, test_seconds):
-    """What the calibration sees of each trial.
+    """Features of each trial for the calibration.
 
     Arguments
     ---------
@@ -27,8 +24,8 @@ def calibration_features(scores, enrol_seconds, test_seconds):
     -------
     torch.Tensor
         Score, the logarithms of the two durations, and the score times the
-        test side's, since a score says less the less was heard; float64,
-        (P, 4).
+        logarithm of the test side's, as a score from short speech says less;
+        float64, (P, 4).
     """
     scores = scores.double().cpu()
     enrol, test = enrol_seconds.double().log(), test_seconds.double().log()
@@ -36,10 +33,11 @@ def calibration_features(scores, enrol_seconds, test_seconds):
 
 
 def train_calibration(features, labels):
-    """Logistic regression from features to log-likelihood ratios.
+    """Train a logistic regression from features to log-likelihood ratios.
 
     Targets and nontargets get the same total weight, so the log odds are the
-    log-likelihood ratio.
+    log-likelihood ratio. Features are standardised, so that the weak penalty
+    treats them alike.
 
     Arguments
     ---------
@@ -50,10 +48,8 @@ def train_calibration(features, labels):
 
     Returns
     -------
-    weights : torch.Tensor
-        (K,), float64.
-    offset : float
-        The log-likelihood ratio is ``features @ weights + offset``.
+    callable
+        Gives log-likelihood ratios (P,), float64, of features (P, K).
 
     Raises
     ------
@@ -62,56 +58,22 @@ def train_calibration(features, labels):
     """
     try:
         from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
     except ImportError:
         raise UserError(
             "score calibration needs scikit-learn, which is not installed; "
             "run `pip install scikit-learn`, or leave calibration_list empty."
         ) from None
-    features = features.double()
-    # Fitted on standardised features, so that the weak penalty treats them
-    # alike; one that never varies gets no weight.
-    mean, std = features.mean(dim=0), features.std(dim=0)
-    scale = torch.where(std > 1e-9, std, torch.full_like(std, torch.inf))
-    regression = LogisticRegression(
-        C=1e4, class_weight="balanced", max_iter=1000
+    regression = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1e4, class_weight="balanced", max_iter=1000),
     )
-    regression.fit(((features - mean) / scale).numpy(), labels.cpu().numpy())
-    weights = torch.from_numpy(regression.coef_[0]) / scale
-    return weights, float(regression.intercept_[0]) - float(weights @ mean)
+    regression.fit(features.double().numpy(), labels.cpu().numpy())
 
-
-def score_model(scorer, lists, calibration, durations):
-    """Scores of all lists at all durations.
-
-    Returns
-    -------
-    scores : dict
-        Scores (P,) for each list and duration.
-    ratios : dict
-        Log-likelihood ratios for the same; empty without calibration list.
-    """
-    scores, speech, ratios = {}, {}, {}
-    for located in lists:
-        for name, seconds in durations.items():
-            key = (located.trials.name, name)
-            scores[key], speech[key] = scorer.score(located, seconds)
-            _, test_speech = speech[key]
-            short = int((test_speech < (seconds or 0)).sum())
-            if short:
-                logger.info(
-                    f"{key[0]}: in {short} of {len(test_speech)} trials the "
-                    f"test utterance is shorter than {name} and taken whole"
-                )
-    if calibration is not None:
-        features = []
-        for seconds in durations.values():
-            dev_scores, dev_speech = scorer.score(calibration, seconds)
-            features.append(calibration_features(dev_scores, *dev_speech))
-        weights, offset = train_calibration(
-            torch.cat(features),
-            calibration.trials.labels.repeat(len(durations)),
+    def calibrate(features):
+        return torch.from_numpy(
+            regression.decision_function(features.double().numpy())
         )
-        for key in scores:
-            features = calibration_features(scores[key], *speech[key])
-            ratios[key] = features @ weights + offset
-    return scores, ratios
+
+    return calibrate

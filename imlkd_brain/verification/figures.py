@@ -178,26 +178,35 @@ def _deviate(rates):
     return ndtri(rates.clamp(1e-9, 1 - 1e-9).cpu().numpy())
 
 
-def draw_plots(output_folder, lists, scores, rows):
-    "A DET plot and a score histogram for each list."
+def draw_plots(output_folder, scored, rows):
+    """Draw a DET plot and a score histogram for each list.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Where to.
+    scored : list of Scored
+        The scores of all lists and models.
+    rows : list of dict
+        Rows of :func:`imlkd_brain.verification.measures.measure`.
+    """
     thresholds = {
         (row["list"], row["model"], row["duration"]): row["eer_threshold"]
         for row in rows
         if row["group"] == ALL
     }
-    for located in lists:
-        name, labels = located.trials.name, located.trials.labels
+    for name in dict.fromkeys(one.list_name for one in scored):
         curves, panels = {}, {}
-        for (of_list, *condition), values in scores.items():
-            if of_list == name:
+        for one in scored:
+            if one.list_name != name:
+                continue
+            labels = one.located.trials.labels
+            for duration, values in one.scores.items():
                 targets, nontargets = values[labels], values[~labels]
-                condition = tuple(condition)
+                condition = one.model, duration
                 curves[condition] = det_points(targets, nontargets)
-                panels[condition] = (
-                    targets,
-                    nontargets,
-                    thresholds[(name, *condition)],
-                )
+                threshold = thresholds[(name, *condition)]
+                panels[condition] = targets, nontargets, threshold
         word = name.replace("/", "_")
         det_plot(output_folder / f"det_{word}.png", curves, name)
         score_histogram(output_folder / f"histogram_{word}.png", panels, name)

@@ -5,11 +5,13 @@ These are the models, the trial lists and the cohort.
 Authors: IML-KD contributors
 """
 
+from pathlib import Path
+
 from imlkd_brain.data.annotations import read_cohort
 from imlkd_brain.data.held_out import check_held_out, training_speakers
 from imlkd_brain.data.trial_audio import (
     OFFICIAL_LISTS,
-    find_trial_list,
+    find_list,
     locate_trials,
     read_enrolments,
 )
@@ -24,7 +26,26 @@ logger = get_logger(__name__)
 
 
 def open_models(models, device):
-    "Loads the models of the YAML: folders by name, or folders alone."
+    """Load the models of the YAML.
+
+    Arguments
+    ---------
+    models : dict or list
+        Folders by the model's name, or folders alone. A name whose folder is
+        null is left out.
+    device : str
+        Where the models go.
+
+    Returns
+    -------
+    dict
+        :class:`imlkd_brain.models.speaker_model.SpeakerModel` by name.
+
+    Raises
+    ------
+    UserError
+        If there is no model, or a folder holds none.
+    """
     if not isinstance(models, dict):
         models = {str(folder).rstrip("/"): folder for folder in as_list(models)}
     opened = {
@@ -40,13 +61,46 @@ def open_models(models, device):
     return opened
 
 
-def open_lists(names, hparams):
-    "Reads trial lists and finds their audio, before anything is embedded."
+def open_lists(
+    names,
+    data_folder,
+    enrolment_file=None,
+    speaker_map=None,
+    allow_repeated_trials=False,
+):
+    """Read trial lists and find their audio.
+
+    Arguments
+    ---------
+    names : list of str
+        Official lists by name, or paths, see
+        :func:`imlkd_brain.data.trial_audio.find_list`.
+    data_folder : str
+        The corpus; several folders with commas.
+    enrolment_file : str, optional
+        Lines ``model utterance utterance ...``.
+    speaker_map : str, optional
+        Names the speaker of each utterance, see
+        :func:`imlkd_brain.data.trial_audio.locate_trials`.
+    allow_repeated_trials : bool
+        Accept trials that are listed more than once. Official lists are
+        accepted as they were published.
+
+    Returns
+    -------
+    list of LocatedTrials
+        In the order of the names, with a title of its own each.
+
+    Raises
+    ------
+    UserError
+        If a list or its audio is not there, or a list is malformed.
+    """
     lists, enrolments = {}, {}
-    if hparams["enrolment_file"]:
-        enrolments = read_enrolments(hparams["enrolment_file"])
+    if enrolment_file:
+        enrolments = read_enrolments(enrolment_file)
     for name in map(str, names):
-        path = find_trial_list(name, hparams["data_folder"])
+        path = Path(find_list(name, data_folder))
         official = name in OFFICIAL_LISTS
         title = name if official else path.stem
         if title in lists:
@@ -54,8 +108,7 @@ def open_lists(names, hparams):
         trials = read_trials(
             path,
             name=title,
-            # What is published is taken as it was published.
-            allow_repeated_trials=official or hparams["allow_repeated_trials"],
+            allow_repeated_trials=official or allow_repeated_trials,
         )
         if official:
             _, expected = OFFICIAL_LISTS[name]
@@ -65,56 +118,91 @@ def open_lists(names, hparams):
                     f"{name} has {expected}; figures are not comparable."
                 )
         lists[title] = locate_trials(
-            trials,
-            hparams["data_folder"],
-            enrolments,
-            hparams["speaker_map"],
+            trials, data_folder, enrolments, speaker_map
         )
         if lists[title].doubt:
             logger.warning(lists[title].warning)
     return list(lists.values())
 
 
-def open_cohort(hparams):
-    "Speakers of the cohort's files; empty where no cohort is used."
-    method = hparams["score_norm"]
+def open_cohort(back_end, cohort_csv, data_folder, size, seed):
+    """Read the cohort, if the back end uses one.
+
+    Arguments
+    ---------
+    back_end : BackEnd
+        How scores are made.
+    cohort_csv : str or None
+        The annotation of a training set.
+    data_folder : str
+        The corpus.
+    size : int
+        Most utterances of the cohort.
+    seed : int
+        Seed of their choice.
+
+    Returns
+    -------
+    dict
+        Speaker of each file; empty where no cohort is used.
+
+    Raises
+    ------
+    UserError
+        If the normalisation is not known, or the cohort is missing or too
+        small for it.
+    """
+    method = back_end.score_norm
     if method is not None and method not in NORMALISATIONS:
         raise UserError(
             f"score_norm: {method!r} is not known; expected one of "
             f"{', '.join(NORMALISATIONS)}, or null."
         )
-    if method is None and not hparams["mean_subtraction"]:
+    if method is None and not back_end.mean_subtraction:
         return {}
-    if not hparams["cohort_csv"]:
+    if not cohort_csv:
         raise UserError(
             "cohort_csv: score_norm and mean_subtraction need a cohort; give "
             "the train.csv in the save folder of a training run."
         )
-    cohort = read_cohort(
-        hparams["cohort_csv"],
-        hparams["data_folder"],
-        hparams["cohort_size"],
-        hparams["seed"],
-    )
-    least = hparams["cohort_top"] if method == "as-norm" else 2
+    cohort = read_cohort(cohort_csv, data_folder, size, seed)
+    least = back_end.cohort_top if method == "as-norm" else 2
     if len(cohort) < least:
         raise UserError(
-            f"{hparams['cohort_csv']}: {len(cohort)} cohort utterances, but "
-            f"at least {least} are needed; lower cohort_top or give a larger "
-            "cohort."
+            f"{cohort_csv}: {len(cohort)} cohort utterances, but at least "
+            f"{least} are needed; lower cohort_top or give a larger cohort."
         )
     return cohort
 
 
-def check_inputs(lists, models, calibration, cohort, hparams):
-    "Refuses lists whose speakers a model or a back end has learnt from."
-    allow = hparams["allow_training_speakers"]
+def check_inputs(lists, models, cohort, calibration=None, allow=False):
+    """Refuse lists whose speakers a model or the back end was trained on.
+
+    Arguments
+    ---------
+    lists : list of LocatedTrials
+        The lists to score.
+    models : dict
+        Models by name.
+    cohort : dict
+        Speaker of each file of the cohort.
+    calibration : LocatedTrials, optional
+        The dev trials of the calibration.
+    allow : bool
+        Warn instead of refusing.
+
+    Raises
+    ------
+    UserError
+        If a list has such a speaker and ``allow`` is false.
+    """
     sources = training_speakers(models)
     for source, speakers in sources.items():
         if not speakers:
             logger.warning(
-                f"{source} is not known, its folder names no speakers: "
-                "nothing says that test speakers were held out."
+                f"{source} is not known: the model's folder names no "
+                "speakers. Whether test speakers were held out was not "
+                "checked."
             )
     sources["the cohort"] = cohort.values()
     reasons = []
@@ -123,7 +211,7 @@ def check_inputs(lists, models, calibration, cohort, hparams):
             calibration,
             sources,
             allow,
-            "what is calibrated on it would be too sure of itself",
+            "the calibration would be too sure of itself",
         )
         sources["the calibration list"] = calibration.speakers
     for located in lists:

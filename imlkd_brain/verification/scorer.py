@@ -3,20 +3,78 @@
 Authors: IML-KD contributors
 """
 
+from dataclasses import dataclass, field
+
 import torch
 
-from imlkd_brain.data.crops import crop_name
-from imlkd_brain.verification.embeddings import EmbeddingStore, embed_utterances
+from imlkd_brain.data.trial_audio import LocatedTrials
+from imlkd_brain.verification.calibration import (
+    calibration_features,
+    train_calibration,
+)
 from imlkd_brain.verification.scoring import (
     cohort_statistics,
     enrol_models,
     normalise_scores,
     score_trials,
 )
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """How scores are made from embeddings.
+
+    Arguments
+    ---------
+    crop_enrolment : bool
+        If True, crop both sides of a trial; if False, the test side only.
+    mean_subtraction : bool
+        Subtract the cohort's mean embedding from all embeddings.
+    score_norm : str or None
+        One of :data:`imlkd_brain.verification.scoring.NORMALISATIONS`.
+    cohort_top : int
+        Highest cohort scores that ``as-norm`` uses.
+    """
+
+    crop_enrolment: bool = False
+    mean_subtraction: bool = False
+    score_norm: str = None
+    cohort_top: int = 300
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a list by a model, at each duration of test speech.
+
+    Arguments
+    ---------
+    located : LocatedTrials
+        The list.
+    model : str
+        The model's name.
+    scores : dict
+        Scores (P,) at each duration, by the duration's name.
+    ratios : dict
+        Log-likelihood ratios (P,) at the same durations. Empty without
+        calibration.
+    """
+
+    located: LocatedTrials
+    model: str
+    scores: dict
+    ratios: dict = field(default_factory=dict)
+
+    @property
+    def list_name(self):
+        """The list's name."""
+        return self.located.trials.name
 
 
 class Scorer:
-    """Scores of trial lists by one model, every embedding computed once.
+    """Scores of trial lists by one model.
 
     Arguments
     ---------
@@ -24,38 +82,21 @@ class Scorer:
         On the device to use.
     embed : callable
         ``embed(model, paths, seconds)`` gives embeddings (N, D) and seconds
-        of speech (N,); :func:`embed_utterances` with a store and options.
-    crop_enrolment : bool
-        Crop the enrolment side too, not the test side alone.
+        of speech (N,), as :class:`imlkd_brain.verification.embeddings.Embedder`.
+    back_end : BackEnd
+        How scores are made.
     cohort : sequence of str
         Files of the cohort, embedded whole.
-    subtract_mean : bool
-        Subtract the cohort's mean embedding from all embeddings.
-    score_norm : str, optional
-        One of ``z-norm``, ``t-norm``, ``s-norm``, ``as-norm``.
-    cohort_top : int
-        Highest cohort scores that ``as-norm`` uses.
     """
 
-    def __init__(
-        self,
-        model,
-        embed,
-        crop_enrolment=False,
-        cohort=(),
-        subtract_mean=False,
-        score_norm=None,
-        cohort_top=300,
-    ):
+    def __init__(self, model, embed, back_end=None, cohort=()):
         self.model = model
         self.embed = embed
-        self.crop_enrolment = crop_enrolment
-        self.score_norm = score_norm
-        self.top = cohort_top if score_norm == "as-norm" else None
+        self.back_end = back_end or BackEnd()
         self.mean, self.cohort = None, None
         if cohort:
             self.cohort, _ = self._embed(list(cohort), None)
-            if subtract_mean:
+            if self.back_end.mean_subtraction:
                 self.mean = self.cohort.mean(dim=0)
                 self.cohort = self.cohort - self.mean
 
@@ -76,26 +117,27 @@ class Scorer:
         speech : tuple of torch.Tensor
             Seconds of speech on the enrolment and the test side, (P,) each.
         """
-        pairs = located.pairs
+        pairs, norm = located.pairs, self.back_end.score_norm
         flat = [file for files in located.enrol_files for file in files]
         members, end = [], 0
         for files in located.enrol_files:
             members.append(list(range(end, end + len(files))))
             end += len(files)
-        crop = seconds if self.crop_enrolment else None
+        crop = seconds if self.back_end.crop_enrolment else None
         enrol, enrol_speech = self._embed(flat, crop)
         test, test_speech = self._embed(located.test_files, seconds)
         if self.mean is not None:
             enrol, test = enrol - self.mean, test - self.mean
         enrol = enrol_models(enrol, members)
         scores = score_trials(enrol, test, pairs)
-        if self.score_norm:
+        if norm:
+            top = self.back_end.cohort_top if norm == "as-norm" else None
             scores = normalise_scores(
                 scores,
                 pairs,
-                cohort_statistics(enrol, self.cohort, self.top),
-                cohort_statistics(test, self.cohort, self.top),
-                self.score_norm,
+                cohort_statistics(enrol, self.cohort, top),
+                cohort_statistics(test, self.cohort, top),
+                norm,
             )
         enrol_speech = torch.stack([enrol_speech[m].sum() for m in members])
         speech = enrol_speech[pairs[:, 0]], test_speech[pairs[:, 1]]
@@ -107,28 +149,59 @@ class Scorer:
         return embeddings.to(next(self.model.parameters()).device), speech
 
 
-def make_embedder(hparams):
-    "Embeds files at a duration, with a store for each model and duration."
-    stores = {}
+def score_lists(name, scorer, lists, durations, calibration=None):
+    """Score all lists at all durations with one model.
 
-    def embed(model, paths, seconds):
-        crop = crop_name(seconds, hparams["seed"])
-        if hparams["allow_tf32"]:
-            # Kept apart: the store may be shared with runs in full float32.
-            crop += "-tf32"
-        if (model.key, crop) not in stores:
-            stores[model.key, crop] = EmbeddingStore(
-                hparams["embedding_store"], model.key, crop
-            )
-        return embed_utterances(
-            model,
-            paths,
-            stores[model.key, crop],
-            seconds=seconds,
-            seed=hparams["seed"],
-            max_batch_seconds=hparams["max_batch_seconds"],
-            max_padding_seconds=hparams["max_padding_seconds"],
-            readers=hparams["readers"],
-        )
+    Arguments
+    ---------
+    name : str
+        The model's name.
+    scorer : Scorer
+        Of the model.
+    lists : list of LocatedTrials
+        The lists.
+    durations : dict
+        Seconds of test speech, None for all of it, by the duration's name.
+    calibration : LocatedTrials, optional
+        Dev trials that calibrate the scores.
 
-    return embed
+    Returns
+    -------
+    list of Scored
+        One for each list.
+    """
+    if calibration is not None:
+        calibrate = _calibration(scorer, calibration, durations)
+    scored = []
+    for located in lists:
+        scores, speech = {}, {}
+        for duration, seconds in durations.items():
+            scores[duration], speech[duration] = scorer.score(located, seconds)
+            _, test_speech = speech[duration]
+            short = int((test_speech < (seconds or 0)).sum())
+            if short:
+                logger.info(
+                    f"{located.trials.name}: {short} of {len(test_speech)} "
+                    f"trials have test utterances shorter than {duration}; "
+                    "these are used whole"
+                )
+        ratios = {}
+        if calibration is not None:
+            ratios = {
+                duration: calibrate(
+                    calibration_features(scores[duration], *speech[duration])
+                )
+                for duration in durations
+            }
+        scored.append(Scored(located, name, scores, ratios))
+    return scored
+
+
+def _calibration(scorer, located, durations):
+    """Train a calibration on a list at all durations together."""
+    features = []
+    for seconds in durations.values():
+        scores, speech = scorer.score(located, seconds)
+        features.append(calibration_features(scores, *speech))
+    labels = located.trials.labels.repeat(len(durations))
+    return train_calibration(torch.cat(features), labels)

@@ -246,7 +246,7 @@ def test_no_list_may_have_speakers_that_a_model_or_its_teacher_learnt(
     [
         ("models=[none/such]", "no trained model there"),
         ("models=[]", "there is no model to verify"),
-        ("trial_lists=[none.txt]", "neither the name of an official list"),
+        ("trial_lists=[none.txt]", "none.txt: no such trial list"),
         ("trial_lists=[Vox1-E]", "list_test_all2.txt"),
         ("durations=[full,-1]", "neither `full` nor a positive"),
         ("durations=[]", "the list is empty"),

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Recipe for speaker verification with trained models on trial lists.
 
-Every utterance is embedded once and kept on disk, trials are scored by the
-cosine of their two sides, and every model is measured on every list at every
-duration of test speech.
+Each utterance is embedded once and its embedding is stored. The score of a
+trial is the cosine of its two embeddings. Every model is measured on every list
+at every duration of test speech.
 
 To run this recipe, train models with train_kd.py, then:
 > python verify.py hparams/eval.yaml --data_folder /path/to/VoxCeleb1
@@ -12,8 +12,8 @@ On the corpus that installs itself (see the README):
 > python verify.py hparams/minivox/eval.yaml --data_folder DIR
 
 The output folder then holds results.json (every figure, with its convention),
-table.txt (what is printed), scores.txt (one line a trial) and, for each list,
-a DET plot and a score histogram.
+table.txt (the printed tables), scores.txt (one line a trial) and, for each
+list, a DET plot and a score histogram.
 
 Authors
     * IML-KD contributors
@@ -32,11 +32,11 @@ import speechbrain as sb
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.figures import require_matplotlib
-from imlkd_brain.files import replacing, write_json
+from imlkd_brain.files import write_whole
 from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
-from imlkd_brain.verification.calibration import score_model
+from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.figures import draw_plots
 from imlkd_brain.verification.inputs import (
     check_inputs,
@@ -44,14 +44,13 @@ from imlkd_brain.verification.inputs import (
     open_lists,
     open_models,
 )
+from imlkd_brain.verification.measures import MACS_SECONDS, Measures, measure
 from imlkd_brain.verification.report import (
-    CONVENTIONS,
-    MACS_SECONDS,
     format_tables,
-    measure,
+    write_results,
     write_scores,
 )
-from imlkd_brain.verification.scorer import Scorer, make_embedder
+from imlkd_brain.verification.scorer import BackEnd, Scorer, score_lists
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
@@ -67,14 +66,34 @@ def main(argv):
     if hparams["plots"]:
         require_matplotlib()
 
-    # All mistakes in models, lists and audio show before the work starts
+    # Models, lists and cohort; mistakes in them show before the work starts
     models = open_models(hparams["models"], device)
-    lists = open_lists(as_list(hparams["trial_lists"]), hparams)
+    corpus = {
+        "data_folder": hparams["data_folder"],
+        "enrolment_file": hparams["enrolment_file"],
+        "speaker_map": hparams["speaker_map"],
+        "allow_repeated_trials": hparams["allow_repeated_trials"],
+    }
+    lists = open_lists(as_list(hparams["trial_lists"]), **corpus)
     calibration = None
     if hparams["calibration_list"]:
-        calibration = open_lists([hparams["calibration_list"]], hparams)[0]
-    cohort = open_cohort(hparams)
-    check_inputs(lists, models, calibration, cohort, hparams)
+        (calibration,) = open_lists([hparams["calibration_list"]], **corpus)
+    back_end = BackEnd(
+        crop_enrolment=hparams["crop_enrolment"],
+        mean_subtraction=hparams["mean_subtraction"],
+        score_norm=hparams["score_norm"],
+        cohort_top=hparams["cohort_top"],
+    )
+    cohort = open_cohort(
+        back_end,
+        hparams["cohort_csv"],
+        hparams["data_folder"],
+        hparams["cohort_size"],
+        hparams["seed"],
+    )
+    check_inputs(
+        lists, models, cohort, calibration, hparams["allow_training_speakers"]
+    )
 
     # Create experiment directory
     sb.core.create_experiment_directory(
@@ -85,100 +104,64 @@ def main(argv):
     output_folder = Path(hparams["output_folder"])
 
     # Embeddings and scores
-    embed = make_embedder(hparams)
-    scores, ratios = {}, {}
+    embed = Embedder(
+        hparams["embedding_store"],
+        seed=hparams["seed"],
+        allow_tf32=hparams["allow_tf32"],
+        max_batch_seconds=hparams["max_batch_seconds"],
+        max_padding_seconds=hparams["max_padding_seconds"],
+        readers=hparams["readers"],
+    )
+    scored = []
     for name, model in models.items():
         logger.info(f"Embedding and scoring with {name} on {device}")
-        scorer = Scorer(
-            model,
-            embed,
-            crop_enrolment=hparams["crop_enrolment"],
-            cohort=cohort,
-            subtract_mean=hparams["mean_subtraction"],
-            score_norm=hparams["score_norm"],
-            cohort_top=hparams["cohort_top"],
-        )
-        for parts, whole in zip(
-            score_model(scorer, lists, calibration, durations),
-            (scores, ratios),
-            strict=True,
-        ):
-            for (of_list, duration), values in parts.items():
-                whole[of_list, name, duration] = values
-    write_scores(output_folder, lists, scores, ratios)
+        scorer = Scorer(model, embed, back_end, cohort)
+        scored += score_lists(name, scorer, lists, durations, calibration)
+    # The tables go list by list
+    titles = [located.trials.name for located in lists]
+    scored.sort(key=lambda one: titles.index(one.list_name))
+    write_scores(output_folder, scored)
 
     # Figures
+    measures = Measures(
+        p_targets=as_list(hparams["p_targets"]),
+        group_separator=hparams["group_separator"],
+        bootstrap_samples=hparams["bootstrap_samples"],
+        seed=hparams["seed"],
+    )
+    rows = []
+    for one in tqdm(scored, desc="measuring", unit="model"):
+        rows += measure(one, measures)
+    if hparams["plots"]:
+        draw_plots(output_folder, scored, rows)
     sizes = {
         name: model_size(model, MACS_SECONDS) for name, model in models.items()
     }
-    rows = []
-    conditions = [(located, name) for located in lists for name in models]
-    for located, name in tqdm(conditions, desc="measuring", unit="model"):
-        of_condition = [
-            {d: values[located.trials.name, name, d] for d in durations}
-            if values
-            else None
-            for values in (scores, ratios)
-        ]
-        rows += measure(
-            located,
-            name,
-            *of_condition,
-            p_targets=as_list(hparams["p_targets"]),
-            group_separator=hparams["group_separator"],
-            bootstrap_samples=hparams["bootstrap_samples"],
-            seed=hparams["seed"],
-        )
-    if hparams["plots"]:
-        draw_plots(output_folder, lists, scores, rows)
-    write_json(
+    write_results(
         output_folder / "results.json",
-        {
-            "date": datetime.datetime.now().isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-            f"{device}, torch {torch.__version__}",
-            "seed": hparams["seed"],
-            "conventions": CONVENTIONS,
-            "options": {
-                key: hparams[key]
-                for key in (
-                    "crop_enrolment",
-                    "score_norm",
-                    "mean_subtraction",
-                    "max_padding_seconds",
-                    "allow_tf32",
-                )
-            },
-            "models": {
-                name: {
-                    "source": model.source,
-                    "key": model.key,
-                    "parameters": sizes[name][0],
-                    "macs": sizes[name][1],
-                }
-                for name, model in models.items()
-            },
-            "lists": {
-                located.trials.name: {
-                    "path": located.trials.path,
-                    "trials": len(located.pairs),
-                    "utterances": len(located.trials.utterances),
-                    "speakers": len(located.speakers),
-                    "speakers_not_known": located.doubt or None,
-                }
-                for located in lists
-            },
-            "results": rows,
+        lists,
+        models,
+        sizes,
+        rows,
+        date=datetime.datetime.now().isoformat(timespec="seconds"),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {device}, "
+        f"torch {torch.__version__}",
+        seed=hparams["seed"],
+        options={
+            "crop_enrolment": hparams["crop_enrolment"],
+            "score_norm": hparams["score_norm"],
+            "mean_subtraction": hparams["mean_subtraction"],
+            "max_padding_seconds": hparams["max_padding_seconds"],
+            "allow_tf32": hparams["allow_tf32"],
         },
     )
     table = format_tables(
         rows,
         sizes,
-        as_list(hparams["p_targets"])[0],
+        measures.p_targets[0],
         {located.trials.name: located.warning for located in lists},
     )
-    with replacing(output_folder / "table.txt") as stream:
-        stream.write(table)
+    write_whole(output_folder / "table.txt", table)
     print(f"\n{table}")
     logger.info(f"Results, scores and plots are in {output_folder}")
 

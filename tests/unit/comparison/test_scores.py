@@ -4,22 +4,20 @@ import torch
 from helpers.runs import change
 
 from imlkd_brain.comparison.scores import score_run
-from imlkd_brain.verification.embeddings import embed_utterances
+from imlkd_brain.verification.embeddings import Embedder
 
 
 def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
     run = finished.runs[0]
     trials = run.scored_trials
     embedded = []
-    embed = embed_utterances
 
-    def counted(*args):
-        embedded.append(args[0].name)
-        return embed(*args)
+    class Counted(Embedder):
+        def __call__(self, model, paths, seconds=None):
+            embedded.append(model.name)
+            return super().__call__(model, paths, seconds)
 
-    monkeypatch.setattr(
-        "imlkd_brain.comparison.scores.embed_utterances", counted
-    )
+    monkeypatch.setattr("imlkd_brain.comparison.scores.Embedder", Counted)
 
     def score():
         embedded.clear()

@@ -14,7 +14,9 @@ from imlkd_brain.data.trial_audio import (
 )
 from imlkd_brain.data.trials import read_trials, trial_groups
 from imlkd_brain.errors import UserError
-from imlkd_brain.verification.report import format_tables, measure
+from imlkd_brain.verification.measures import Measures, measure
+from imlkd_brain.verification.report import format_tables
+from imlkd_brain.verification.scorer import Scored
 
 LAYOUTS = {
     "voxceleb": "wav/{s}/s{u}/1.wav",
@@ -51,11 +53,8 @@ def measured(located):
     labels = located.trials.labels
     scores = torch.randn(len(labels), generator=draw) + labels
     return measure(
-        located,
-        "m",
-        {"full": scores},
-        group_separator="-",
-        bootstrap_samples=20,
+        Scored(located, "m", {"full": scores}),
+        Measures(group_separator="-", bootstrap_samples=20),
     )
 
 

@@ -12,7 +12,6 @@ from synthetic import in_processes
 from imlkd_brain.data.trial_audio import (
     OFFICIAL_SOURCE,
     find_list,
-    find_trial_list,
     locate_trials,
     read_enrolments,
 )
@@ -27,6 +26,8 @@ def test_find_list(tmp_path):
     one.mkdir()
     folders = f"{one}, {two}"
     assert find_list(None, folders, "save") is None
+    with pytest.raises(UserError, match="hard2.txt is neither in .*ac.uk"):
+        find_list("https://x.ac.uk/list_test_hard2.txt", folders)
     url = "https://nowhere.invalid/meta/veri_test2.txt"
     (two / "meta" / "veri_test2.txt").write_text("1 a b")
     found = str(two / "meta" / "veri_test2.txt")
@@ -35,7 +36,9 @@ def test_find_list(tmp_path):
     assert find_list(found, folders, "save") == found
     (one / "veri_test2.txt").write_text("1 a b")
     assert find_list(url, folders, "save") == str(one / "veri_test2.txt")
-    with pytest.raises(UserError, match=f"x.txt: no such file.*{one} as x.txt"):
+    with pytest.raises(
+        UserError, match=r"x.txt: no such trial list.*\(Vox1-O, Vox1-E"
+    ):
         find_list("x.txt", folders, "save")
 
 
@@ -160,12 +163,13 @@ def test_kaldi_names_and_several_folders_find_the_audio(corpus, tmp_path):
 def test_official_lists_are_found_by_name(tmp_path):
     """Under their official file names, with the source if they are absent."""
     with pytest.raises(UserError, match="veri_test2.txt.*robots.ox.ac.uk"):
-        find_trial_list("Vox1-O", tmp_path)
+        find_list("Vox1-O", tmp_path)
     (tmp_path / "meta").mkdir()
     expected = write(tmp_path / "meta" / "list_test_hard2.txt", GOOD)
-    assert find_trial_list("Vox1-H", tmp_path) == expected
-    with pytest.raises(UserError, match="neither the name of an official"):
-        find_trial_list("Vox2", tmp_path)
+    assert find_list("Vox1-H", tmp_path) == str(expected)
+    assert find_list("meta/list_test_hard2.txt", tmp_path) == str(expected)
+    with pytest.raises(UserError, match="Vox2: no such trial list"):
+        find_list("Vox2", tmp_path)
 
 
 def test_several_enrolment_utterances(corpus):

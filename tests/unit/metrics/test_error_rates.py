@@ -18,7 +18,7 @@ from imlkd_brain.metrics.error_rates import (
     normalised_min_dcf,
 )
 from imlkd_brain.metrics.likelihood_ratios import cllr, min_cllr, rocch_eer
-from imlkd_brain.verification.report import summary
+from imlkd_brain.verification.measures import summary
 from speechbrain.utils.metric_stats import EER as speechbrain_eer
 from speechbrain.utils.metric_stats import minDCF as speechbrain_min_dcf
 

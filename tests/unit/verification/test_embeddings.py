@@ -1,7 +1,6 @@
 """Unit tests of ``imlkd_brain.verification.embeddings``."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -12,15 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imlkd_brain.data.crops import crop_start
-from imlkd_brain.data.trial_audio import locate_trials
-from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.verification.embeddings import (
-    EmbeddingStore,
-    audio_state,
-    embed_utterances,
+    Embedder,
     length_sorted_batches,
 )
+from imlkd_brain.verification.store import EmbeddingStore
 
 RATE = 16000
 
@@ -29,8 +25,7 @@ def test_each_utterance_is_embedded_once_and_kept(corpus):
     """A second list, or another spelling of the path, costs no embedding."""
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
     model = Model()
-    store = EmbeddingStore(corpus / "store", model.key, "full")
-    first, speech = embed_utterances(model, paths + paths[:2], store)
+    first, speech = Embedder(corpus / "store")(model, paths + paths[:2])
     assert sum(map(len, model.batches)) == 6
     assert speech.tolist() == [1, 1, 1.25, 1.25, 1, 1, 1, 1]
     for path, embedding in zip(paths, first, strict=False):
@@ -43,36 +38,16 @@ def test_each_utterance_is_embedded_once_and_kept(corpus):
             atol=0,
         )
     again = Model()
-    store = EmbeddingStore(corpus / "store", again.key, "full")
-    second, _ = embed_utterances(again, paths[::-1], store)
+    embed = Embedder(corpus / "store")
+    second, _ = embed(again, paths[::-1])
     assert again.batches == []
     assert torch.equal(second, first[:6].flip(0))
     # Changed audio, another model or another crop is not found.
     soundfile.write(paths[0], np.zeros(RATE) + 0.25, RATE)
-    embed_utterances(again, paths, store)
+    embed(again, paths)
     assert again.batches == [[RATE]]
     for key, crop in (("f" * 64, "full"), (again.key, "1s-seed0")):
         assert EmbeddingStore(corpus / "store", key, crop).rows == {}
-
-
-def test_audio_that_was_edited_in_secret_is_embedded_anew(corpus):
-    """Of equal size and with its old time, as tools that restore it leave."""
-    path = str(corpus / "wav/x-a/s1/00000.wav")
-    located = locate_trials(read_trials(corpus / "list.txt"), corpus)
-    before, state = audio_state(located), os.stat(path)
-    model = Model()
-    store = EmbeddingStore(corpus / "store", model.key, "full")
-    first, _ = embed_utterances(model, [path], store)
-    samples, _ = soundfile.read(path, dtype="float32")
-    soundfile.write(path, samples / 2, RATE)
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert os.stat(path).st_size == state.st_size
-    second, _ = embed_utterances(model, [path], store)
-    # 16-bit samples: halving rounds each by half a step at most.
-    torch.testing.assert_close(
-        second[0, 0], first[0, 0] / 2, atol=2**-16, rtol=0
-    )
-    assert audio_state(located) != before
 
 
 def test_only_equal_lengths_share_a_batch_unless_padding_is_allowed(corpus):
@@ -80,8 +55,7 @@ def test_only_equal_lengths_share_a_batch_unless_padding_is_allowed(corpus):
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
     exact, padded = Model(), Model()
     for name, model, padding in (("e", exact, 0.0), ("p", padded, 1.0)):
-        store = EmbeddingStore(corpus / name, model.key, "full")
-        embed_utterances(model, paths, store, max_padding_seconds=padding)
+        Embedder(corpus / name, max_padding_seconds=padding)(model, paths)
     assert exact.batches == [[20000] * 2, [16000] * 4]
     assert padded.batches == [[20000] * 2 + [16000] * 4]
 
@@ -118,10 +92,8 @@ def test_crops_depend_on_seed_and_utterance_only(corpus):
     samples, _ = soundfile.read(path, dtype="float32")
     start = crop_start("x-b/s1/00000", len(samples), RATE // 2, seed=5)
     model = Model()
-    store = EmbeddingStore(corpus / "store", model.key, "crop")
-    embedding, speech = embed_utterances(
-        model, [path], store, seconds=0.5, seed=5
-    )
+    embed = Embedder(corpus / "store", seed=5)
+    embedding, speech = embed(model, [path], 0.5)
     assert speech.tolist() == [0.5]
     crop = torch.from_numpy(samples[start : start + RATE // 2])
     # Sums of 8,000 float32 numbers in another order.
@@ -134,12 +106,7 @@ def test_crops_depend_on_seed_and_utterance_only(corpus):
     }
     assert len(starts) > 10 and max(starts) <= len(samples) - RATE // 2
     # Shorter than the crop: whole.
-    _, speech = embed_utterances(
-        model,
-        [path],
-        EmbeddingStore(corpus / "store", model.key, "long"),
-        seconds=3,
-    )
+    _, speech = embed(model, [path], 3)
     assert speech.tolist() == [1.25]
 
 
@@ -150,9 +117,9 @@ def test_audio_that_is_not_finite_is_named(corpus, value):
     samples = np.zeros(16000, "float32")
     samples[123] = float(value)
     soundfile.write(paths[2], samples, 16000, "FLOAT")
-    store = EmbeddingStore(corpus / "store", Model.key, "full")
+    embed = Embedder(corpus / "store")
     with pytest.raises(UserError, match=f"^{paths[2]}: sample 123 is NaN or"):
-        embed_utterances(Model(), paths, store)
+        embed(Model(), paths)
 
 
 def test_what_was_embedded_survives_an_interruption(corpus):
@@ -165,29 +132,18 @@ def test_what_was_embedded_survives_an_interruption(corpus):
                 raise KeyboardInterrupt
             return super().embed(wavs, lens)
 
-    store = EmbeddingStore(corpus / "store", Model.key, "full")
+    embed = Embedder(corpus / "store")
     with pytest.raises(KeyboardInterrupt):
-        embed_utterances(Failing(), paths, store)
+        embed(Failing(), paths)
     model = Model()
-    store = EmbeddingStore(corpus / "store", model.key, "full")
-    embed_utterances(model, paths, store)
+    embed = Embedder(corpus / "store")
+    embed(model, paths)
     assert model.batches == [[16000] * 4]
-
-
-def test_a_broken_store_is_named(corpus):
-    """A part that was cut short says which file to delete."""
-    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
-    store = EmbeddingStore(corpus / "store", Model.key, "full")
-    embed_utterances(Model(), paths, store)
-    (part,) = store.folder.glob("*.npz")
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{part}.*delete it"):
-        EmbeddingStore(corpus / "store", Model.key, "full")
 
 
 def test_audio_of_no_use_is_named(corpus):
     """Wrong rate, channels, empty, not audio, gone."""
-    store = EmbeddingStore(corpus / "store", Model.key, "full")
+    embed = Embedder(corpus / "store")
     bad = corpus / "wav" / "bad.wav"
     for samples, rate, sentence in (
         (np.zeros(100), 8000, r"found 1 channel\(s\) at 8000 Hz"),
@@ -196,13 +152,13 @@ def test_audio_of_no_use_is_named(corpus):
     ):
         soundfile.write(bad, samples, rate)
         with pytest.raises(UserError, match=sentence):
-            embed_utterances(Model(), [str(bad)], store)
+            embed(Model(), [str(bad)])
     bad.write_text("no audio")
     with pytest.raises(UserError, match="this audio file is broken"):
-        embed_utterances(Model(), [str(bad)], store)
+        embed(Model(), [str(bad)])
     bad.unlink()
     with pytest.raises(UserError, match="there is no such audio file"):
-        embed_utterances(Model(), [str(bad)], store)
+        embed(Model(), [str(bad)])
 
 
 def test_embeddings_that_are_not_finite_are_refused(corpus):
@@ -213,7 +169,16 @@ def test_embeddings_that_are_not_finite_are_refused(corpus):
             return super().embed(wavs, lens) * math.nan
 
     path = str(corpus / "wav/x-b/s1/00000.wav")
-    store = EmbeddingStore(corpus / "store", Model.key, "full")
+    embed = Embedder(corpus / "store")
     with pytest.raises(UserError, match=f"{path}.*NaN or infinity"):
-        embed_utterances(Diverged(), [path], store)
+        embed(Diverged(), [path])
     assert EmbeddingStore(corpus / "store", Model.key, "full").rows == {}
+
+
+def test_embeddings_in_tf32_are_stored_apart(corpus):
+    """A run in full float32 never reads one of them."""
+    paths = [str(corpus / "wav/x-b/s1/00000.wav")]
+    rounded, exact = Model(), Model()
+    Embedder(corpus / "store", allow_tf32=True)(rounded, paths)
+    Embedder(corpus / "store")(exact, paths)
+    assert len(rounded.batches) == len(exact.batches) == 1

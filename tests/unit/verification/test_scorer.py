@@ -5,7 +5,7 @@ from helpers.verification import Model
 
 from imlkd_brain.data.trial_audio import locate_trials
 from imlkd_brain.data.trials import read_trials
-from imlkd_brain.verification.scorer import Scorer
+from imlkd_brain.verification.scorer import BackEnd, Scorer
 
 
 def test_mean_subtraction_and_normalisation_of_whole_lists(corpus):
@@ -22,9 +22,8 @@ def test_mean_subtraction_and_normalisation_of_whole_lists(corpus):
         return torch.stack(rows), torch.full((len(paths),), seconds or 9.0)
 
     cohort = [f"cohort{i}" for i in range(6)]
-    scorer = Scorer(
-        Model(), embed, cohort=cohort, subtract_mean=True, score_norm="s-norm"
-    )
+    back_end = BackEnd(mean_subtraction=True, score_norm="s-norm")
+    scorer = Scorer(Model(), embed, back_end, cohort)
     scores, (enrol_speech, test_speech) = scorer.score(located, 2)
     assert enrol_speech.tolist() == [9.0] * 4  # only the test side is cropped
     assert test_speech.tolist() == [2.0] * 4

@@ -1,0 +1,146 @@
+"""Stores embeddings on disk, so that each utterance is embedded once.
+
+Authors: IML-KD contributors
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
+
+STORE_INTERVAL = 30.0  # seconds of embedding between two writes to disk
+
+
+class EmbeddingStore:
+    """Embeddings on disk, one folder for each model and crop.
+
+    An entry is named after the utterance and the size and times of its file.
+    So a second trial list costs only scoring, and changed audio or a new model
+    is embedded anew. The times are those of the content and of the file's
+    entry in its folder. A tool may restore the first, but every write changes
+    the second. Reading the content instead would cost 40 GB of reading in
+    each run on VoxCeleb1. A copied corpus is embedded once more. New
+    embeddings are written in parts, each whole or not at all.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The store's folder, shared by all models.
+    model_key : str
+        The model's hash.
+    crop : str
+        Name of the crop, see :func:`imlkd_brain.data.crops.crop_name`.
+
+    Raises
+    ------
+    UserError
+        If a part is unreadable.
+    """
+
+    def __init__(self, folder, model_key, crop):
+        self.folder = Path(folder) / model_key[:16] / crop
+        self.rows = {}
+        self.fresh = {}
+        self.written = time.monotonic()
+        for part in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(part, allow_pickle=False) as arrays:
+                    names = arrays["names"].tolist()
+                    entries = zip(
+                        arrays["embeddings"], arrays["seconds"], strict=True
+                    )
+            except Exception as error:
+                # A cut file raises one of many types, zipfile's and numpy's.
+                raise UserError(
+                    f"{part}: this part of the embedding store is unreadable "
+                    f"({type(error).__name__}); delete it and run again, its "
+                    "utterances are then embedded anew."
+                ) from error
+            self.rows.update(zip(names, entries, strict=True))
+
+    def add(self, name, embedding, seconds):
+        """Add an embedding (D,) of ``seconds`` of speech; write at times."""
+        self.rows[name] = self.fresh[name] = (embedding, seconds)
+        if time.monotonic() - self.written > STORE_INTERVAL:
+            self.write()
+
+    def write(self):
+        """Write the embeddings that are not yet on disk."""
+        if self.fresh:
+            names = list(self.fresh)
+            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f"{digest[:16]}.npz"
+            with (
+                in_place_of(part) as temporary,
+                open(temporary, "wb") as stream,
+            ):
+                np.savez(
+                    stream,
+                    names=np.array(names),
+                    embeddings=np.stack([e for e, _ in self.fresh.values()]),
+                    seconds=np.array(
+                        [s for _, s in self.fresh.values()], dtype=np.float32
+                    ),
+                )
+            self.fresh = {}
+        self.written = time.monotonic()
+
+
+def entry_name(path):
+    """Name of a file's entry in a store: its utterance, size and times.
+
+    Arguments
+    ---------
+    path : str
+        The audio file.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UserError
+        If the file is missing.
+    """
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such audio file; restore it, or correct the "
+            "list or CSV that names it."
+        ) from None
+    return (
+        f"{utterance_key(path)}|{state.st_size}|{state.st_mtime_ns}"
+        f"|{state.st_ctime_ns}"
+    )
+
+
+def audio_state(located):
+    """Hash of the entry names of a list's files.
+
+    Arguments
+    ---------
+    located : LocatedTrials
+        The list.
+
+    Returns
+    -------
+    str
+        It changes when a file is changed or replaced.
+
+    Raises
+    ------
+    UserError
+        If a file is missing.
+    """
+    files = [file for files in located.enrol_files for file in files]
+    entries = map(entry_name, [*files, *located.test_files])
+    return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]
