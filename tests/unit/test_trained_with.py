@@ -269,17 +269,18 @@ def test_debug_has_a_folder_of_its_own(tmp_path):
 def test_the_demo_takes_no_training_of_other_options_for_its_own(
     tmp_path, monkeypatch
 ):
-    command = ["train_kd.py", STUDENT, "--eta", "2.0"]
+    command = f"train_kd.py {STUDENT} --eta 2.0"
     inference = tmp_path / "inference"
     inference.mkdir()
     (inference / "embedding_model.ckpt").write_bytes(b"")
     done = str(inference / "hyperparams.yaml")
     # Of an earlier version, without a record
-    demo.check_done(command, done)
-    TrainingRecord.of_command(command[1:]).write(inference)
-    demo.check_done(command, done)
+    demo.check_done(demo.Step("student", command, done))
+    options = command.split()[1:]
+    TrainingRecord.of_command(options).write(inference)
+    demo.check_done(demo.Step("student", command, done))
     with pytest.raises(UserError, match="eta: 2.0 before, 1.0 now"):
-        demo.check_done(command[:2], done)
+        demo.check_done(demo.Step("student", f"train_kd.py {STUDENT}", done))
 
 
 def new_model(width=8, dim=8, n_speakers=3):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs the recipe from nothing on MiniVox: corpus, teacher, students, table.
 
-To run it (about twenty minutes on two CPU cores):
+To run it (about ten minutes on two CPU cores):
 > python demo.py
 
-What is done already is skipped, so that it can be interrupted at any time.
-Each step is a command that can be typed by itself.
+Steps that are done already are skipped, so it can be interrupted at any time.
+It prints each step as a command that can be typed by itself.
 
 Authors
     * IML-KD contributors
@@ -16,6 +16,8 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -25,126 +27,173 @@ from imlkd_brain.trained_with import SAVE, TrainingRecord
 
 DATA = "data/minivox"
 RESULTS = "results/minivox"
-# Groups of steps: name, command after `python`, and the file that shows it was
-# done. The steps of a group do not need each other and run side by side: two
-# trainings on one core each are faster than one after the other on two.
-STEPS = [
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the demo.
+
+    Arguments
+    ---------
+    name : str
+        In the table of times.
+    command : str
+        What follows ``python``.
+    done : str, optional
+        The file that it writes last. Without it, the step always runs.
+    """
+
+    name: str
+    command: str
+    done: str = None
+
+
+# The steps of a group run side by side: two trainings on one core each are
+# faster than one after the other on two.
+GROUPS = [
     [
-        (
+        Step(
             "corpus",
-            ["-m", "imlkd_brain.corpora.minivox", "--data_folder", DATA],
+            f"-m imlkd_brain.corpora.minivox --data_folder {DATA}",
             f"{DATA}/manifest.json",
         )
     ],
     [
-        (
+        Step(
             "teacher",
             # Four of the YAML's six epochs: a first run should be short.
-            ["train_kd.py", "hparams/minivox/train_teacher.yaml"]
-            + ["--number_of_epochs", "4", "--lr_step_epochs", "2"],
+            "train_kd.py hparams/minivox/train_teacher.yaml "
+            "--number_of_epochs 4 --lr_step_epochs 2",
             f"{RESULTS}/teacher/1986/inference/hyperparams.yaml",
         )
     ],
     [
-        (
+        Step(
             "IML-KD student",
-            ["train_kd.py", "hparams/minivox/iml_kd.yaml"],
+            "train_kd.py hparams/minivox/iml_kd.yaml",
             f"{RESULTS}/iml_kd/1986/inference/hyperparams.yaml",
         ),
-        (
+        Step(
             "student from scratch",
-            ["train_kd.py", "hparams/minivox/iml_kd.yaml"]
-            + ["--method", "scratch"],
+            "train_kd.py hparams/minivox/iml_kd.yaml --method scratch",
             f"{RESULTS}/scratch/1986/inference/hyperparams.yaml",
         ),
     ],
-    # Always run: it embeds only what it has not embedded before.
-    [("verification", ["verify.py", "hparams/minivox/eval.yaml"], None)],
+    # It embeds only what it has not embedded before.
+    [Step("verification", "verify.py hparams/minivox/eval.yaml")],
+]
+
+# What to try next, with its minutes on two CPU cores.
+NEXT = [
+    (
+        "another method (2 min)",
+        "python train_kd.py hparams/minivox/iml_kd.yaml --method vanilla_kd",
+    ),
+    (
+        "its error rates beside the others' (1 min)",
+        "python verify.py hparams/minivox/eval.yaml --models "
+        f"'{{vanilla_kd: {RESULTS}/vanilla_kd/1986}}'",
+    ),
+    (
+        "where the models look (14 min; needs the extra `explain`: captum)",
+        "python -m pip install 'captum>=0.7' && "
+        "python explain.py hparams/minivox/explain.yaml",
+    ),
 ]
 
 
 def run_group(group):
     """Runs the steps of a group that are not done, side by side.
 
-    The first shows its progress; the output of the others would be mixed with
-    it and goes to files.
+    The first step shows its progress. The others write their output to files.
+
+    Arguments
+    ---------
+    group : list of Step
+        They do not need each other.
 
     Returns
     -------
     seconds : dict
         Step to its seconds, None for one that was done before.
     """
-    seconds = {name: None for name, _, _ in group}
-    todo = []
-    for name, command, done in group:
-        if done and os.path.exists(done):
-            check_done(command, done)
-            print(f"\n== {name}: done before ({done})", flush=True)
+    seconds, todo = {}, []
+    for step in group:
+        seconds[step.name] = None
+        if step.done and os.path.exists(step.done):
+            check_done(step)
+            print(f"\n== {step.name}: done before ({step.done})", flush=True)
         else:
-            todo.append((name, command))
+            todo.append(step)
     threads = max(1, os.cpu_count() // len(todo)) if len(todo) > 1 else None
     running = {}
-    for number, (name, command) in enumerate(todo):
-        print(f"\n== {name}: python {' '.join(command)}", flush=True)
-        output = None
+    for number, step in enumerate(todo):
+        print(f"\n== {step.name}: python {step.command}", flush=True)
+        command, output = [sys.executable, *shlex.split(step.command)], None
         if number:
             os.makedirs(RESULTS, exist_ok=True)
-            path = f"{RESULTS}/{name.replace(' ', '_')}.txt"
+            path = f"{RESULTS}/{step.name.replace(' ', '_')}.txt"
             print(f"   (beside the step above; its output is in {path})")
             output = open(path, "w", encoding="utf-8")
-            command = [*command, "--noprogressbar"]
-        running[name] = subprocess.Popen(
-            [sys.executable, *command],
+            command.append("--noprogressbar")
+        running[step.name] = subprocess.Popen(
+            command,
             env=child_environment(threads),
             stdout=output,
             stderr=output,
         )
     began = time.monotonic()
-    while any(seconds[name] is None for name in running):
-        time.sleep(0.2)
-        for name, process in running.items():
-            if seconds[name] is None and process.poll() is not None:
-                seconds[name] = time.monotonic() - began
-    failed = [name for name in running if running[name].returncode]
-    if failed:
-        raise UserError(
-            f"the step `{failed[0]}` stopped with exit code "
-            f"{running[failed[0]].returncode} (its message is above or in its "
-            "file); run the same command again, what is done is kept."
-        )
+    try:
+        while any(seconds[name] is None for name in running):
+            time.sleep(0.2)
+            for name, process in running.items():
+                if seconds[name] is None and process.poll() is not None:
+                    seconds[name] = time.monotonic() - began
+    except BaseException:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+        raise
+    for name, process in running.items():
+        if process.returncode:
+            raise UserError(
+                f"the step `{name}` stopped with exit code "
+                f"{process.returncode} (its message is above or in its file); "
+                "run the same command again, what is done is kept."
+            )
     return seconds
 
 
-def check_done(command, done):
+def check_done(step):
     """Stops where a training was done with other options than today's."""
-    script, *options = command
+    script, *options = shlex.split(step.command)
     if script != "train_kd.py":
         return
-    folder = os.path.dirname(os.path.dirname(done))
+    folder = os.path.dirname(os.path.dirname(step.done))
     record = TrainingRecord.of_command(options)
     if "teacher" not in options[0]:
         record.add_data(teacher=f"{RESULTS}/teacher/1986")
     record.check(folder, os.path.join(folder, SAVE), same_limits=True)
 
 
-def next_command():
-    """A command that works where the demo was started."""
-    if "MAKELEVEL" in os.environ:
-        return "make explain"
-    python = shlex.quote(sys.executable)
-    return (
-        f"{python} -m pip install 'captum>=0.7' && "
-        f"{python} explain.py hparams/minivox/explain.yaml"
-    )
+def next_steps():
+    """Returns shell commands to try next, whatever the shell's own Python."""
+    folder = Path(__file__).parent.absolute()
+    # A relative path is shorter where the environment is near.
+    python = os.path.relpath(sys.executable, folder)
+    python = shlex.quote(min(python, sys.executable, key=len))
+    lines = [f"cd {shlex.quote(str(folder))}"]
+    for what, command in NEXT:
+        lines += [f"# {what}", command.replace("python", python)]
+    return "\n".join(lines)
 
 
 def main():
-    """Runs the steps and says how long each took."""
-    print(f"The commands below run in {os.getcwd()},\nwith {sys.executable}")
+    """Runs the steps, says how long each took, and what to try next."""
     seconds = {}
-    for group in STEPS:
+    for group in GROUPS:
         seconds.update(run_group(group))
-    print(f"\nTime of each step, on {os.cpu_count()} CPU cores:")
     table = pd.DataFrame(
         {
             "step": list(seconds),
@@ -154,8 +203,9 @@ def main():
             ],
         }
     )
+    print(f"\nTime of each step, on {os.cpu_count()} CPU cores:")
     print(table.to_string(index=False))
-    print(f"\nNext, to see where the models look:\n    {next_command()}")
+    print(f"\nNext, with minutes on two CPU cores:\n\n{next_steps()}")
 
 
 if __name__ == "__main__":
