@@ -209,7 +209,11 @@ def test_any_folder_of_wav_files(models, tmp_path):
     output = tmp_path / "out"
     two = {name: models[name] for name in ("teacher", "scratch")}
     two["iml_kd"] = "null"
-    arguments = options(two, output, wav_folder=wavs, n_verification=10)
+    # A single value stands for a list of one.
+    single = {"curve_durations": 1, "units": "bins"}
+    arguments = options(
+        two, output, wav_folder=wavs, n_verification=10, **single
+    )
     explain.main([MINIVOX_YAML, *arguments, "--device=cpu"])
     kept = json.loads((output / "results.json").read_text())
     assert kept["utterances"] == {

@@ -1,6 +1,7 @@
 """Unit tests of ``imlkd_brain.explanation.maps``."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from imlkd_brain.explanation.maps import (
     Batch,
     check_methods,
     grad_cam_map,
+    gradient_map,
     occlusion_map,
     random_map,
     saliency_map,
@@ -179,14 +181,23 @@ def test_a_window_that_is_not_two_numbers_is_one_sentence(batch, window):
 
 
 def test_a_new_method_is_a_function_and_a_row(monkeypatch, batch):
-    def double(batch, factor):
-        return factor * batch.feats, None
+    """The recipe of docs/architecture.md."""
 
-    monkeypatch.setitem(TABLE, "double", double)
-    attribution, gap = saliency_map("double", batch, {"factor": 2})
-    assert torch.equal(attribution, 2 * batch.feats) and gap is None
-    with pytest.raises(UserError, match="methods: double: .*'factor'"):
-        check_methods({"double": {}}, [])
+    def smooth_gradient_map(batch, n_samples, noise):
+        maps = []
+        for _ in range(n_samples):
+            shift = torch.randn(batch.feats.shape, generator=batch.generator)
+            noisy = batch.feats + noise * shift.to(batch.feats)
+            maps.append(gradient_map(replace(batch, feats=noisy))[0])
+        return torch.stack(maps).mean(0), None
+
+    monkeypatch.setitem(TABLE, "smooth_gradient", smooth_gradient_map)
+    attribution, _ = saliency_map(
+        "smooth_gradient", batch, {"n_samples": 2, "noise": 0.0}
+    )
+    assert torch.allclose(attribution, gradient_map(batch)[0])
+    with pytest.raises(UserError, match="smooth_gradient: .*'noise'"):
+        check_methods({"smooth_gradient": {"n_samples": 2}}, [])
 
 
 def test_a_fault_of_the_score_is_not_taken_for_a_wrong_option(feats):
