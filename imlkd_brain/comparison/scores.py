@@ -117,7 +117,7 @@ def score_run(run, methods, scoring):
     # By what is in the list: a corpus built anew has others by its name.
     content = Path(run.scored_trials).read_bytes()
     listed = hashlib.sha256(content).hexdigest()[:16]
-    audio = audio_state(located)
+    audio = audio_state(located, scoring.data_folder)
     scores = {}
     for method in methods:
         folder = run.folder / method
@@ -133,7 +133,9 @@ def score_run(run, methods, scoring):
             key = f"{model.key} {crop_name(seconds, scoring.seed)} {audio}"
             if str(found.get(f"{name} key", "")) == key:
                 continue
-            embed = Embedder(folder / "embeddings", scoring.seed)
+            embed = Embedder(
+                folder / "embeddings", scoring.seed, scoring.data_folder
+            )
             scorer = Scorer(model, embed)
             found[name] = scorer.score(located, seconds)[0].numpy()
             found[f"{name} key"] = np.array(key)

@@ -76,9 +76,12 @@ def below(path, roots):
     >>> below("/data/cn/id1/a.wav", ["/data", "/data/cn"])
     'id1/a.wav'
     """
-    path = str(path)
-    starts = (os.path.join(str(root), "") for root in roots)
-    inside = [path[len(s) :] for s in starts if path.startswith(s)]
+    inside = []
+    for root in roots:
+        try:
+            inside.append(str(PurePath(path).relative_to(root)))
+        except ValueError:
+            continue
     return min(inside, key=len, default=None)
 
 

@@ -384,7 +384,7 @@ def training_utterances(data_folder, speakers, annotation=None):
         utterances = csv_utterances(annotation, folder, speakers)
     else:
         utterances = [
-            Utterance(utterance_key(path), str(path), speaker)
+            Utterance(utterance_key(path, [folder]), str(path), speaker)
             for speaker in speakers
             for place in (folder / "wav" / speaker, folder / speaker)
             for path in sorted(place.rglob("*.wav"))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from imlkd_brain.data.audio import check_audio, check_samples, opened
 from imlkd_brain.data.crops import crop_name, crop_start, seconds_to_samples
-from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.data.speakers import data_folders, utterance_key
 from imlkd_brain.errors import UserError
 from imlkd_brain.verification.store import EmbeddingStore, entry_name
 
@@ -48,6 +48,9 @@ class Embedder:
         Where embeddings are stored, in a folder for each model and crop.
     seed : int
         Seed of the random crops.
+    data_folder : str
+        The corpus; several folders with commas. A crop depends on the path
+        below it, so a corpus that is moved has the same crops.
     allow_tf32 : bool
         Whether the models run in TF32. Such embeddings are stored apart from
         those of full float32.
@@ -64,6 +67,7 @@ class Embedder:
         self,
         folder,
         seed=0,
+        data_folder="",
         allow_tf32=False,
         max_batch_seconds=60.0,
         max_padding_seconds=0.0,
@@ -71,6 +75,7 @@ class Embedder:
     ):
         self.folder = Path(folder)
         self.seed = seed
+        self.roots = data_folders(data_folder)
         self.allow_tf32 = allow_tf32
         self.max_batch_seconds = max_batch_seconds
         self.max_padding_seconds = max_padding_seconds
@@ -128,7 +133,7 @@ class Embedder:
             not finite, or the device's memory does not suffice.
         """
         store = self.store(model, seconds)
-        entries = [entry_name(path) for path in paths]
+        entries = [entry_name(path, self.roots) for path in paths]
         missing = {
             entry: path
             for entry, path in zip(entries, paths, strict=True)
@@ -152,7 +157,7 @@ class Embedder:
             start = 0
             if seconds is not None:
                 n_crop = seconds_to_samples(seconds, rate)
-                key = utterance_key(path)
+                key = utterance_key(path, self.roots)
                 start = crop_start(key, length, n_crop, self.seed)
                 length = min(length, n_crop)
             cuts.append(_Cut(entry, path, start, length))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.data.speakers import data_folders, utterance_key
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of
 
@@ -93,13 +93,15 @@ class EmbeddingStore:
         self.written = time.monotonic()
 
 
-def entry_name(path):
+def entry_name(path, roots=()):
     """Name of a file's entry in a store: its utterance, size and times.
 
     Arguments
     ---------
     path : str
         The audio file.
+    roots : sequence of str
+        The data folders, whose names do not count.
 
     Returns
     -------
@@ -118,18 +120,20 @@ def entry_name(path):
             "list or CSV that names it."
         ) from None
     return (
-        f"{utterance_key(path)}|{state.st_size}|{state.st_mtime_ns}"
+        f"{utterance_key(path, roots)}|{state.st_size}|{state.st_mtime_ns}"
         f"|{state.st_ctime_ns}"
     )
 
 
-def audio_state(located):
+def audio_state(located, data_folder=""):
     """Hash of the entry names of a list's files.
 
     Arguments
     ---------
     located : LocatedTrials
         The list.
+    data_folder : str
+        The corpus; several folders with commas.
 
     Returns
     -------
@@ -142,5 +146,8 @@ def audio_state(located):
         If a file is missing.
     """
     files = [file for files in located.enrol_files for file in files]
-    entries = map(entry_name, [*files, *located.test_files])
+    roots = data_folders(data_folder)
+    entries = [
+        entry_name(path, roots) for path in [*files, *located.test_files]
+    ]
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]

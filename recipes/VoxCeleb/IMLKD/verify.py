@@ -107,6 +107,7 @@ def main(argv):
     embed = Embedder(
         hparams["embedding_store"],
         seed=hparams["seed"],
+        data_folder=hparams["data_folder"],
         allow_tf32=hparams["allow_tf32"],
         max_batch_seconds=hparams["max_batch_seconds"],
         max_padding_seconds=hparams["max_padding_seconds"],

@@ -214,3 +214,5 @@ def test_speakers_at_another_speed_are_the_same_speakers(tmp_path):
 def test_an_utterances_name_is_the_same_wherever_its_corpus_lies(inside, key):
     for root in ("/data/one", "/data/two", "/else/where/a/corpus"):
         assert utterance_key(f"{root}/{inside}", ["/data", root]) == key
+    assert utterance_key(f"./corpus/{inside}", ["./corpus/"]) == key
+    assert utterance_key(inside, ["."]) == key

@@ -110,6 +110,23 @@ def test_crops_depend_on_seed_and_utterance_only(corpus):
     assert speech.tolist() == [1.25]
 
 
+@pytest.mark.parametrize("layout", ["{}.wav", "x/{}.wav", "wav/x/s/{}.wav"])
+def test_a_corpus_that_is_moved_has_the_same_crops(tmp_path, layout):
+    """Also where its own name is among the last folders of a path."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+    crops = []
+    for name in ("one", "two"):
+        paths = [tmp_path / name / layout.format(i) for i in range(20)]
+        paths[0].parent.mkdir(parents=True)
+        for path in paths:
+            soundfile.write(path, samples, RATE)
+        embed = Embedder(tmp_path / f"{name}-store", 5, tmp_path / name)
+        crops.append(embed(Model(), list(map(str, paths)), 0.25)[0])
+    assert torch.equal(*crops)
+    # The crops of 20 utterances with the same samples are not one crop.
+    assert len(set(crops[0][:, 0].tolist())) > 10
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_audio_that_is_not_finite_is_named(corpus, value):
     """The file, not the model, and never an embedding."""
