@@ -9,9 +9,11 @@ Authors: IML-KD contributors
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
+import tempfile
 from contextlib import contextmanager
 
 import soundfile
@@ -21,6 +23,7 @@ from imlkd_brain.data.audio import opened
 from imlkd_brain.data.sources import file_states, fingerprint
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of, write_whole
+from imlkd_brain.locks import locked
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -76,9 +79,11 @@ def prepare_augmentation_data(
         return
     key = f"data_folder_{name}"
     folder = dest_folder or _choose_folder(data_folder, name, ext)
+    busy = f"{folder}: another process completes it; waiting for it."
     with _writing_problems(folder, key):
-        own = _list_files(folder, ext)
-        downloaded = complete_folder(URL, folder, own, key)
+        with locked(_lock_of(folder), busy, wait=True):
+            own = _list_files(folder, ext)
+            downloaded = complete_folder(URL, folder, own, key)
     files = _list_files(folder, ext)
     if not files:
         raise UserError(
@@ -101,6 +106,13 @@ def prepare_augmentation_data(
     write_whole(csv_file, text.getvalue())
     write_whole(record, json.dumps(made))
     logger.info(f"{csv_file}: {len(rows)} files of {folder}")
+
+
+def _lock_of(folder):
+    """A lock file for a folder, outside of it: the corpus may be read-only."""
+    name = f"{os.path.realpath(folder)}\0{os.path.expanduser('~')}"
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
+    return os.path.join(tempfile.gettempdir(), f"imlkd-{digest[:16]}.lock")
 
 
 def _is_users(csv_file):

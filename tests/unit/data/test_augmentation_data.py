@@ -1,7 +1,9 @@
 """Unit tests of ``imlkd_brain.data.augmentation_data``."""
 
 import re
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ from helpers.noises import NAMES, RATE, wav
 from helpers.prepared import rows_of
 from hyperpyyaml import load_hyperpyyaml
 
+from imlkd_brain.data import archives
 from imlkd_brain.errors import UserError
 from speechbrain.augment.time_domain import AddNoise
 from tests.synthetic import ROOT
@@ -42,6 +45,26 @@ def test_of_several_data_folders_one_is_taken(prepare, tmp_path, existing):
     else:
         assert rows["n.0.wav"]["wav"].startswith(str(tmp_path / "A" / "noise/"))
     assert not list(tmp_path.glob("*,*"))
+
+
+def test_trainings_that_begin_together_download_once(
+    prepare, tmp_path, monkeypatch
+):
+    """Two at once: one downloads, the other waits for it."""
+    download, count = archives._download, []
+
+    def slow(*args):
+        count.append(1)
+        download(*args)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(archives, "_download", slow)
+    paths = [str(tmp_path / name / "noise.csv") for name in ("one", "two")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda path: prepare(csv_file=path), paths))
+    assert [list(rows) for rows in found] == [NAMES, NAMES]
+    assert len(count) == 1
+    assert [p.name for p in (tmp_path / "A").iterdir()] == ["noise"]
 
 
 def test_a_folder_of_ones_own_is_used_as_it_is(prepare, tmp_path):
