@@ -7,7 +7,7 @@ Authors: IML-KD contributors
 
 from pathlib import Path
 
-from imlkd_brain.data.annotations import read_cohort
+from imlkd_brain.data.cohort import read_cohort
 from imlkd_brain.data.held_out import check_held_out, training_speakers
 from imlkd_brain.data.trial_audio import (
     OFFICIAL_LISTS,

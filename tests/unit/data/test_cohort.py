@@ -1,9 +1,9 @@
-"""Unit tests of ``imlkd_brain.data.annotations``."""
+"""Unit tests of ``imlkd_brain.data.cohort``."""
 
 import pytest
 from helpers.verification import write
 
-from imlkd_brain.data.annotations import read_cohort
+from imlkd_brain.data.cohort import read_cohort
 from imlkd_brain.errors import UserError
 
 
