@@ -30,7 +30,7 @@ from imlkd_brain.models.folder import (
     find_inference_folder,
     load_speaker_model,
 )
-from imlkd_brain.settings import load_hyperparameters
+from imlkd_brain.settings import load_hyperparameters, resolve_base
 from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.logger import get_logger
 
@@ -165,6 +165,7 @@ class TrainingRecord:
         record : TrainingRecord
         """
         hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+        hparams_file, overrides = resolve_base(hparams_file, overrides)
         return cls(hparams_file, overrides, run_opts)
 
     def add_data(self, **files):

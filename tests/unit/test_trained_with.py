@@ -137,6 +137,22 @@ def test_a_key_that_a_later_version_adds_as_null_is_no_difference():
     ) == []  # fmt: skip
 
 
+def test_a_yaml_with_a_base_is_what_it_changes_of_it(tmp_path):
+    """compare.py asks for the record of a command as train_kd.py keeps it."""
+    own = tmp_path / "own.yaml"
+    own.write_text(f"base: {STUDENT}\nlr: 0.02\n")
+    there = ["--output_folder", str(tmp_path), "--data_folder", "none"]
+    started = TrainingRecord.of_command([str(own), "--eta", "2.0", *there])
+    file, _, run_opts, overrides = load_training(
+        [str(own), "--eta", "2.0", *there]
+    )
+    assert TrainingRecord(file, overrides, run_opts).content == started.content
+    other = TrainingRecord.of_command([STUDENT, "--lr=0.02", *there])
+    assert differences(other.content, started.content) == [
+        "eta: 1.0 before, 2.0 now"
+    ]
+
+
 def test_epochs_may_be_raised_in_steps_and_not_lowered(trained):
     start(["--number_of_epochs", "6"], trained).write(trained / "save")
     start(["--number_of_epochs", "8"], trained)
