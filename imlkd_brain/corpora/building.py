@@ -1,6 +1,6 @@
-"""What the builders of corpora share: one at a time, resumed, whole or absent.
+"""What the builders of corpora share: building, resuming, lists and reports.
 
-A corpus grows in ``.building`` inside its data folder. Its parts (``wav``,
+One process at a time builds a corpus. A corpus grows in ``.building`` inside its data folder. Its parts (``wav``,
 ``trials`` and so on) are renamed into place when they are complete, and
 ``manifest.json`` is written last: a folder without it is not finished. The
 working folder keeps the options of the build, so that the same command goes on
@@ -13,6 +13,7 @@ Authors
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager
 
 from imlkd_brain import files
@@ -58,19 +59,19 @@ def sole_build(data_folder):
 
 
 def finished(data_folder, options, parts, hint=""):
-    """The manifest of a finished build with the same options, else None.
+    """Return the manifest of a finished build, None if there is none.
 
     Arguments
     ---------
     data_folder : pathlib.Path
         Of the corpus.
     options : dict
-        What decides the content of the corpus; ``corpus`` is its name
-        (MiniVox if there is none).
+        What decides the content of the corpus. ``corpus`` is its name,
+        MiniVox if it is left out.
     parts : tuple of str
         Folders of a finished corpus.
     hint : str
-        What to say about another ``--data_folder``.
+        What the message adds to the advice of another ``--data_folder``.
 
     Returns
     -------
@@ -115,6 +116,7 @@ def finished(data_folder, options, parts, hint=""):
         )
     # An interrupt right after the manifest leaves the working folder.
     shutil.rmtree(data_folder / WORK, ignore_errors=True)
+    print(f"{data_folder} is built already; nothing to do.")
     return manifest
 
 
@@ -134,22 +136,22 @@ def keep_or_drop(data_folder, options, parts):
     Returns
     -------
     pathlib.Path
-        The working folder, with ``wav`` for speakers and ``rows`` for what is
-        known about each of them.
+        The working folder. ``wav`` is for the speakers' audio, ``rows`` for a
+        JSON file of each speaker, which is written when its audio is whole.
 
     Raises
     ------
     UserError
-        If the folder has such parts and no build of ours made them.
+        If the folder has such parts, and no build of this corpus made them.
     """
     work = data_folder / WORK
     corpus = options.get("corpus", UNNAMED)
     there = [name for name in parts if (data_folder / name).exists()]
     if not work.exists() and there:
         raise UserError(
-            f"{data_folder}: {', '.join(there)} there and no {MANIFEST}, so "
-            f"this is no {corpus}; choose another --data_folder, this one is "
-            "left as it is."
+            f"{data_folder}: there is {', '.join(there)} but no {MANIFEST}, "
+            f"so this is no {corpus}; choose another --data_folder. This one "
+            "was left as it is."
         )
     path = work / "options.json"
     if path.exists() and json.loads(path.read_text("utf-8")) == options:
@@ -168,7 +170,7 @@ def keep_or_drop(data_folder, options, parts):
 
 
 def finish(data_folder, parts, manifest):
-    """Rename the parts into place, write the manifest, drop the rest."""
+    """Rename the parts into place, write the manifest, remove the rest."""
     for name in parts:
         os.rename(data_folder / WORK / name, data_folder / name)
     write_json(data_folder / MANIFEST, manifest)
@@ -176,7 +178,7 @@ def finish(data_folder, parts, manifest):
 
 
 def need_space(folder, needed, purpose):
-    """Refuse to begin what the disk cannot hold.
+    """Stop if the disk has too little space.
 
     Arguments
     ---------
@@ -186,6 +188,11 @@ def need_space(folder, needed, purpose):
         Bytes.
     purpose : str
         What they are needed for, after "to".
+
+    Raises
+    ------
+    UserError
+        Naming the folder and both sizes.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -197,7 +204,7 @@ def need_space(folder, needed, purpose):
 
 
 def last_line(text):
-    """The last line of a program's complaint, empty if there is none.
+    """Return the last line of a program's complaint, empty if there is none.
 
     Example
     -------
@@ -211,3 +218,94 @@ def last_line(text):
 def write_json(path, content):
     """Write JSON as manifests have it, whole or not at all."""
     files.write_json(path, content, indent=1)
+
+
+@contextmanager
+def timed(seconds, name):
+    """Add the seconds that a block takes to a dict.
+
+    Example
+    -------
+    >>> seconds = {}
+    >>> with timed(seconds, "download"):
+    ...     pass
+    >>> list(seconds)
+    ['download']
+    """
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def write_trial_list(path, trials):
+    """Write trials, one ``label enrol test`` a line.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+    trials : list of tuple
+        (label, enrolment, test), the label as a string.
+
+    Returns
+    -------
+    list of int
+        The numbers of target and nontarget trials.
+    """
+    text = "".join(" ".join(trial) + "\n" for trial in trials)
+    path.write_text(text, encoding="utf-8")
+    target = sum(trial[0] == "1" for trial in trials)
+    return [target, len(trials) - target]
+
+
+def speaker_table(groups, title):
+    """Tabulate speakers, utterances and minutes of a corpus' groups.
+
+    Arguments
+    ---------
+    groups : dict
+        Name to the rows of its speakers, each with ``role`` (``train``,
+        ``dev`` or ``test``), ``utterances`` and ``minutes``.
+    title : str
+        Head of the first column.
+
+    Returns
+    -------
+    list of str
+        The lines, the sums of all groups last.
+
+    Example
+    -------
+    >>> row = {"role": "dev", "utterances": 3, "minutes": 0.25}
+    >>> for line in speaker_table({"one": [row]}, "pack"): print(line)
+    pack         train  dev  test   utts     min
+    one              0    1     0      3     0.2
+    all              0    1     0      3     0.2
+    """
+    lines = [
+        f"{title:<12}{'train':>6}{'dev':>5}{'test':>6}{'utts':>7}{'min':>8}"
+    ]
+    everyone = [row for rows in groups.values() for row in rows]
+    for name, rows in [*groups.items(), ("all", everyone)]:
+        train, dev, test = (
+            sum(row["role"] == part for row in rows)
+            for part in ("train", "dev", "test")
+        )
+        lines.append(
+            f"{name:<12}{train:>6}{dev:>5}{test:>6}"
+            f"{sum(row['utterances'] for row in rows):>7}"
+            f"{sum(row['minutes'] for row in rows):>8.1f}"
+        )
+    return lines
+
+
+def took(seconds):
+    """Say how long the parts of a build took.
+
+    Example
+    -------
+    >>> took({"download": 61.2, "copy": 3.0})
+    'built in 61 s download, 3 s copy'
+    """
+    parts = (f"{value:.0f} s {name}" for name, value in seconds.items())
+    return "built in " + ", ".join(parts)

@@ -19,7 +19,7 @@ from imlkd_brain.errors import UserError
 
 
 def fetch_packages(packages, cache, deb_dir=None):
-    """Have a verified .deb of each package, from ``deb_dir`` or from apt.
+    """Find or download a .deb file of each package, and check it.
 
     Arguments
     ---------
@@ -28,7 +28,8 @@ def fetch_packages(packages, cache, deb_dir=None):
     cache : pathlib.Path
         Downloads stay in its ``debs``, apt's lists in its ``apt``.
     deb_dir : pathlib.Path or None
-        A folder that has the .deb files already; apt is not asked then.
+        A folder that has the .deb files already. If not given, apt
+        downloads them.
 
     Returns
     -------
@@ -50,7 +51,8 @@ def fetch_packages(packages, cache, deb_dir=None):
         return _debs_in(deb_dir, packages)
     debs = cache / "debs"
     debs.mkdir(parents=True, exist_ok=True)
-    # A download is in `.partial` until it is checked: only whole, verified files are ever renamed into that folder.
+    # Downloads go to `.partial` and are moved here when they are checked, so
+    # that this folder has whole files only.
     found = {
         name: path
         for name in packages
@@ -195,7 +197,7 @@ def _component_options(options, state, component):
 
 
 def _apt_get_files(options, wanted, debs):
-    """Let apt download into a scratch folder; keep what arrived whole.
+    """Download with apt into a scratch folder, and keep the whole files.
 
     Arguments
     ---------

@@ -30,7 +30,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -40,6 +39,9 @@ from imlkd_brain.corpora.building import (
     finished,
     keep_or_drop,
     sole_build,
+    speaker_table,
+    timed,
+    took,
     write_json,
 )
 from imlkd_brain.corpora.clips import build_speaker
@@ -120,7 +122,6 @@ def build(data_folder, packs=DEFAULT_PACKS, tiny=False, deb_dir=None):
     with sole_build(data_folder):
         manifest = finished(data_folder, options, PARTS, hint)
         if manifest:
-            print(f"{data_folder} is built already; nothing to do.")
             return manifest
         return _build(data_folder, options, splits, parts, deb_dir)
 
@@ -135,17 +136,16 @@ def _build(data_folder, options, splits, parts, deb_dir):
         for package in PACKS[pack].packages
     }
     seconds = {}
-    started = time.perf_counter()
-    debs = fetch_packages(
-        packages, data_folder / "cache", Path(deb_dir) if deb_dir else None
-    )
-    seconds["download"] = time.perf_counter() - started
-    started = time.perf_counter()
-    trees = unpack(debs, work / "unpacked")
-    seconds["unpack"] = time.perf_counter() - started
-    started = time.perf_counter()
-    rows = _build_speakers(packs, trees, splits, tiny, work)
-    seconds["decode"] = time.perf_counter() - started
+    with timed(seconds, "download"):
+        debs = fetch_packages(
+            packages,
+            data_folder / "cache",
+            Path(deb_dir) if deb_dir else None,
+        )
+    with timed(seconds, "unpack"):
+        trees = unpack(debs, work / "unpacked")
+    with timed(seconds, "decode"):
+        rows = _build_speakers(packs, trees, splits, tiny, work)
 
     licences = _copy_licences(trees, work / "licences")
     utterances = {
@@ -258,23 +258,13 @@ def _copy_licences(trees, folder):
 
 
 def summary(data_folder, manifest):
-    """What was built, as a table to print."""
+    """Return what was built, as text to print."""
     rows = manifest["speakers"].values()
-    lines = [
-        f"{'pack':<12}{'train':>6}{'dev':>5}{'test':>6}{'utts':>7}{'min':>8}"
-    ]
-    for pack in [*manifest["options"]["packs"], "all"]:
-        mine = [row for row in rows if pack in ("all", row["pack"])]
-        count = {
-            part: sum(row["role"] == part for row in mine)
-            for part in ("train", "dev", "test")
-        }
-        lines.append(
-            f"{pack:<12}{count['train']:>6}{count['dev']:>5}{count['test']:>6}"
-            f"{sum(row['utterances'] for row in mine):>7}"
-            f"{sum(row['minutes'] for row in mine):>8.1f}"
-        )
-    lines.append("")
+    packs = {
+        pack: [row for row in rows if row["pack"] == pack]
+        for pack in manifest["options"]["packs"]
+    }
+    lines = [*speaker_table(packs, "pack"), ""]
     for name, (target, nontarget) in manifest["trials"].items():
         if not name.startswith("fold"):
             lines.append(
@@ -289,10 +279,7 @@ def summary(data_folder, manifest):
     lines.append("licences:")
     for name, package in manifest["packages"].items():
         lines.append(f"  {data_folder}/{package['licence']}  ({name})")
-    took = manifest["seconds"]
-    lines.append(
-        "built in " + ", ".join(f"{took[key]:.0f} s {key}" for key in took)
-    )
+    lines.append(took(manifest["seconds"]))
     return "\n".join(lines)
 
 

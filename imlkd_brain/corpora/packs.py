@@ -53,7 +53,8 @@ KTUBERLING_THEMES = {
 def _ktuberling_voice(path):
     """``ktuberling/sounds/<language>/[<theme>_]<name>.*``.
 
-    No theme is called classic here. ``sr@*`` are copies of ``sr``.
+    Files without a theme are of the theme ``classic``. ``sr@*`` are copies of
+    ``sr`` and are not used.
     """
     found = re.search(
         r"^ktuberling/sounds/(\w+)/(?:([a-z]+)_)?[^/]*\.(?:ogg|opus|wav)$", path
@@ -137,7 +138,7 @@ def find_clips(pack, trees, speakers):
     trees : dict
         Package name to the ``usr/share`` it was unpacked to.
     speakers : container of str
-        Which ``<pack>-<voice>`` are wanted.
+        The speakers, ``<pack>-<voice>``, whose clips are listed.
 
     Returns
     -------

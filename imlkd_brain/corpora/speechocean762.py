@@ -28,7 +28,7 @@ import hashlib
 import json
 import os
 import shutil
-import time
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
@@ -41,6 +41,9 @@ from imlkd_brain.corpora.building import (
     keep_or_drop,
     need_space,
     sole_build,
+    speaker_table,
+    timed,
+    took,
     write_json,
 )
 from imlkd_brain.corpora.clips import SAMPLE_RATE
@@ -75,9 +78,6 @@ FORMAT = 1  # raised whenever the same recordings would give another corpus
 
 SESSION = "s00"  # each speaker has one
 PARTS = ("wav", "trials", "labels")  # folders of a finished corpus
-# ---------------------------------------------------------------------------
-# The build
-# ---------------------------------------------------------------------------
 
 
 def build(
@@ -123,16 +123,15 @@ def build(
     with sole_build(data_folder):
         manifest = finished(data_folder, options, PARTS)
         if manifest:
-            print(f"{data_folder} is built already; nothing to do.")
             return manifest
         if source is not None:
             opened = open_source(Path(source), commit)
         work = keep_or_drop(data_folder, options, PARTS)
-        started = time.perf_counter()
-        if source is None:
-            clone(work / "clone.git", repository, commit)
-            opened = GitSource(work / "clone.git", commit)
-        seconds = {"clone": time.perf_counter() - started}
+        seconds = {}
+        with timed(seconds, "clone"):
+            if source is None:
+                clone(work / "clone.git", repository, commit)
+                opened = GitSource(work / "clone.git", commit)
         with closing(opened):
             return _build(data_folder, options, table, opened, seconds)
 
@@ -141,11 +140,9 @@ def _build(data_folder, options, table, source, seconds):
     """Build what :func:`build` found to be missing; return the manifest."""
     work = data_folder / WORK
     splits = draw_splits(table)
-    started = time.perf_counter()
-    check_lists(source, table)
-    rows = _copy_speakers(source, table, splits, work)
-    seconds["copy"] = time.perf_counter() - started
-    started = time.perf_counter()
+    with timed(seconds, "copy"):
+        check_lists(source, table)
+        rows = _copy_speakers(source, table, splits, work)
     utterances = {
         name: [
             f"{name}/{SESSION}/{utterance}.wav"
@@ -153,8 +150,8 @@ def _build(data_folder, options, table, source, seconds):
         ]
         for name, row in splits.items()
     }
-    trials, labels = write_lists(work, utterances, splits)
-    seconds["lists"] = time.perf_counter() - started
+    with timed(seconds, "lists"):
+        trials, labels = write_lists(work, utterances, splits)
     parts = roles(splits, 0)
     manifest = {
         "options": options,
@@ -211,30 +208,11 @@ def _copy_speakers(source, table, splits, work):
 
 
 def summary(manifest):
-    """What was built, as a table to print."""
-    speakers = manifest["speakers"]
-    groups = sorted(
-        {(name.split("-")[0], row["sex"]) for name, row in speakers.items()}
-    )
-    lines = [
-        f"{'group':<12}{'train':>6}{'dev':>5}{'test':>6}{'utts':>7}{'min':>8}"
-    ]
-    for group in [*groups, "all"]:
-        mine = [
-            row
-            for name, row in speakers.items()
-            if group in ("all", (name.split("-")[0], row["sex"]))
-        ]
-        count = {
-            part: sum(row["role"] == part for row in mine)
-            for part in ("train", "dev", "test")
-        }
-        title = group if group == "all" else f"{group[0]}, {group[1]}"
-        lines.append(
-            f"{title:<12}{count['train']:>6}{count['dev']:>5}{count['test']:>6}"
-            f"{sum(row['utterances'] for row in mine):>7}"
-            f"{sum(row['minutes'] for row in mine):>8.1f}"
-        )
+    """Return what was built, as text to print."""
+    groups = defaultdict(list)
+    for name, row in manifest["speakers"].items():
+        groups[f"{name.split('-')[0]}, {row['sex']}"].append(row)
+    lines = speaker_table(dict(sorted(groups.items())), "group")
     lines.append("")
     for name, (target, nontarget) in manifest["trials"].items():
         if name in ("test.txt", "dev.txt"):
@@ -251,10 +229,7 @@ def summary(manifest):
         "few have one"
     )
     lines.append(f"licence: {manifest['licence']} ({manifest['repository']})")
-    took = manifest["seconds"]
-    lines.append(
-        "built in " + ", ".join(f"{took[key]:.0f} s {key}" for key in took)
-    )
+    lines.append(took(manifest["seconds"]))
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from imlkd_brain.corpora.building import write_trial_list
 from imlkd_brain.corpora.splits import FOLDS, roles
 
 TABLE_FILE = Path(__file__).with_name("speechocean762.csv")
@@ -183,12 +184,10 @@ def write_lists(folder, utterances, splits):
                 if parts[name] == part
             }
             trials = make_trials(chosen, splits)
-            text = "".join(" ".join(trial) + "\n" for trial in trials)
-            target = sum(trial[0] == "1" for trial in trials)
             names = [f"fold{fold}_{part}.txt"] + [f"{part}.txt"] * (fold == 0)
             for name in names:
-                (folder / "trials" / name).write_text(text, encoding="utf-8")
-                trial_counts[name] = [target, len(trials) - target]
+                path = folder / "trials" / name
+                trial_counts[name] = write_trial_list(path, trials)
         labelled = [
             name
             for name, row in splits.items()

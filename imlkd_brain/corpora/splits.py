@@ -9,6 +9,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+from imlkd_brain.corpora.building import write_trial_list
 from imlkd_brain.corpora.clips import SEED
 
 # Distinct utterances, target and nontarget trials per speaker, at most
@@ -173,10 +174,7 @@ def write_trials(folder, utterances, splits, tiny):
     for name, (part, chosen) in lists.items():
         held_out = {s: utterances[s] for s in utterances if s in chosen}
         if not held_out:
-            continue  # a fold in which none of the packs has a part
+            continue  # none of the packs has speakers of this part
         trials = make_trials(held_out, *SIZES[part])
-        text = "".join(" ".join(trial) + "\n" for trial in trials)
-        (folder / name).write_text(text, encoding="utf-8")
-        target = sum(trial[0] == "1" for trial in trials)
-        counts[name] = [target, len(trials) - target]
+        counts[name] = write_trial_list(folder / name, trials)
     return counts
