@@ -110,6 +110,7 @@ def _cells(row, sizes, p_target):
         "test speech": row["duration"],
         "EER %": _percent(row["eer"]),
         "95 % over speakers": interval,
+        "threshold": f"{row['eer_threshold']:.3f}",
         f"minDCF ({p_target:g})": f"{row[f'min_dcf_{p_target:g}']:.3f}",
         "min Cllr": f"{row['min_cllr']:.3f}",
     }

@@ -15,6 +15,8 @@ def test_tables_and_score_files(measured, tmp_path):
     line = next(x for x in table.splitlines() if x.startswith("m "))
     assert "1.20 M" in line and "0.045 G" in line
     assert f"{100 * rows[0]['eer']:.2f}" in line
+    # What a score is compared with to decide.
+    assert f" {rows[0]['eer_threshold']:.3f} " in line
     assert f"{rows[0]['min_dcf_0.05']:.3f}" in line
     header, rule, *cells = table.splitlines()[2:6]
     # All columns begin where their rule does.
