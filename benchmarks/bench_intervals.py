@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""How often the 95 % intervals of a comparison hold the truth.
+"""How often the 95 % intervals of a comparison, and of one system, hold the truth.
 
-To run it: python benchmarks/bench_intervals.py [simulations]
+To run it:
+> python benchmarks/bench_intervals.py comparison 2000
+> python benchmarks/bench_intervals.py system 1000
 
-Two methods that do not differ are trained and tested in simulation, many
+The number is that of simulations for each row. The tables are written to
+bench_intervals.md and bench_intervals_system.md beside this file.
+
+*Comparison.* Two methods that do not differ are trained and tested in simulation, many
 times, and their relative difference is given its interval by
 :mod:`imlkd_brain.metrics.intervals`, from scores of trials and a bootstrap over
 speakers as ``compare.py`` has them. As both methods follow one distribution,
@@ -13,7 +18,11 @@ the truth is a difference of zero. The designs are those of the experiments:
 - *own*: every fold has its own test speakers;
 
 with one or two trainings of each fold, and with trainings or speakers as what
-varies most. The table is written to bench_intervals.md beside this file.
+varies most.
+
+*System.* One system is tested on few speakers, and its EER is given the
+percentile interval of ``verify.py``, from the same bootstrap. Scores are normal,
+so the EER over all speakers and trials is known.
 
 Authors: IML-KD contributors
 """
@@ -26,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,11 +45,13 @@ from imlkd_brain.metrics.bootstrap import (
 )
 from imlkd_brain.metrics.error_rates import EER
 from imlkd_brain.metrics.intervals import (
+    percentile_interval,
     relative_difference,
     speaker_covariance,
 )
 
 RESULTS = Path(__file__).with_suffix(".md")
+SYSTEM_RESULTS = RESULTS.with_stem("bench_intervals_system")
 FOLDS = 5
 SAMPLES = 200  # draws of a bootstrap
 TARGETS = 16  # target trials of a speaker
@@ -54,6 +66,34 @@ SETTINGS = [
     for seeds in (1, 2)
     for name, spread in (("trainings", TRAININGS), ("speakers", SPEAKERS))
 ]
+
+
+# Test speakers, and the standard deviation between speakers of one system.
+SYSTEMS = [(n, spread) for n in (10, 20, 40) for spread in (0.5, 1.0)]
+SEPARATION = 2.3  # mean distance of target and nontarget scores
+
+
+def listed_trials(n_speakers):
+    """Targets of each speaker, and a nontarget of each ordered pair.
+
+    Arguments
+    ---------
+    n_speakers : int
+        Number of speakers.
+
+    Returns
+    -------
+    enrol, test : torch.Tensor
+        Speakers of both sides, (trials,).
+    labels : torch.Tensor
+        True for target trials, (trials,).
+    """
+    pairs = torch.cartesian_prod(*2 * [torch.arange(n_speakers)])
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    whose = torch.arange(n_speakers).repeat_interleave(TARGETS)
+    enrol = torch.cat([whose, pairs[:, 0]])
+    test = torch.cat([whose, pairs[:, 1]])
+    return enrol, test, torch.arange(len(enrol)) < len(whose)
 
 
 def one_comparison(design, seeds, spread, generator):
@@ -81,13 +121,7 @@ def one_comparison(design, seeds, spread, generator):
 
     shared = design == "shared"
     n_speakers = 20 if shared else 10
-    # Trials: targets of each speaker, and a nontarget of each ordered pair.
-    pairs = torch.cartesian_prod(*2 * [torch.arange(n_speakers)])
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    whose = torch.arange(n_speakers).repeat_interleave(TARGETS)
-    enrol = torch.cat([whose, pairs[:, 0]])
-    test = torch.cat([whose, pairs[:, 1]])
-    labels = torch.arange(len(enrol)) < len(whose)
+    enrol, test, labels = listed_trials(n_speakers)
     counts = bootstrap_counts(
         n_speakers, SAMPLES, torch.Generator().manual_seed(0)
     )
@@ -154,9 +188,101 @@ def coverage(design, seeds, spread, simulations, seed=0):
     return covered / simulations, width / simulations
 
 
-def main(simulations=2000):
-    """Simulate, print and write."""
-    torch.set_num_threads(1)
+def one_system(n_speakers, spread, generator):
+    """Simulate a test of one system.
+
+    Arguments
+    ---------
+    n_speakers : int
+        Number of test speakers.
+    spread : float
+        Standard deviation between speakers of their targets' scores. The
+        noise of a score is 1. Each speaker of a nontarget moves its score by
+        half as much.
+    generator : torch.Generator
+        Of all that is drawn.
+
+    Returns
+    -------
+    low, high : float
+        The interval of the EER.
+    truth : float
+        The EER over all speakers and trials.
+    """
+    enrol, test, labels = listed_trials(n_speakers)
+    own, near = spread * torch.randn(2, n_speakers, generator=generator)
+    scores = torch.where(
+        labels, SEPARATION + own[enrol], (near[enrol] + near[test]) / 2
+    )
+    scores += torch.randn(len(enrol), generator=generator)
+    counts = bootstrap_counts(n_speakers, 2 * SAMPLES, generator)
+    eer, _ = bootstrap_over_speakers(scores, labels, enrol, test, counts)
+    low, high = percentile_interval(eer)
+    # Where the two normal distributions have equal tails
+    deviations = (1 + spread**2) ** 0.5 + (1 + spread**2 / 2) ** 0.5
+    return float(low), float(high), float(norm.cdf(-SEPARATION / deviations))
+
+
+def system_coverage(n_speakers, spread, simulations):
+    """Share of a system's intervals that hold the truth, and their width.
+
+    Arguments
+    ---------
+    n_speakers, spread
+        See :func:`one_system`.
+    simulations : int
+        How many tests.
+
+    Returns
+    -------
+    covered : float
+        Share of the intervals that hold the truth; 0.95 is promised.
+    width : float
+        Mean width of the intervals, in percent of the EER.
+    """
+    covered, width = 0, 0.0
+    for i in range(simulations):
+        generator = torch.Generator().manual_seed(i)
+        low, high, truth = one_system(n_speakers, spread, generator)
+        covered += low <= truth <= high
+        width += 100 * (high - low) / truth
+    return covered / simulations, width / simulations
+
+
+def system(simulations=1000):
+    """Simulate tests of one system, print and write."""
+    began = time.monotonic()
+    rows = []
+    for n_speakers, spread in SYSTEMS:
+        covered, width = system_coverage(n_speakers, spread, simulations)
+        rows.append(
+            f"| {n_speakers} | {spread} | {100 * covered:.1f} | {width:.0f} |"
+        )
+        print(rows[-1], flush=True)
+    error = 100 * (0.95 * 0.05 / simulations) ** 0.5
+    text = "\n".join(
+        [
+            "## How often 95 % intervals of one system hold the truth",
+            "",
+            f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores, one "
+            f"thread, torch {torch.__version__}; {simulations:,} simulations "
+            f"of each row (standard error {error:.1f} points), {TARGETS} "
+            f"target trials of a speaker, {2 * SAMPLES} draws, in "
+            f"{(time.monotonic() - began) / 60:.0f} minutes. "
+            f"`python benchmarks/bench_intervals.py system {simulations}`",
+            "",
+            "| test speakers | spread of speakers (noise: 1) | intervals that "
+            "hold the truth, % | mean width, % of the EER |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+    SYSTEM_RESULTS.write_text(text, encoding="utf-8")
+
+
+def comparison(simulations=2000):
+    """Simulate comparisons, print and write."""
     began = time.monotonic()
     rows = []
     for design, seeds, name, spread in SETTINGS:
@@ -175,7 +301,7 @@ def main(simulations=2000):
             f"thread, torch {torch.__version__}; {simulations:,} simulations "
             f"of each row (standard error {error:.1f} points), {FOLDS} folds, "
             f"in {(time.monotonic() - began) / 60:.0f} minutes. "
-            f"`python benchmarks/bench_intervals.py {simulations}`",
+            f"`python benchmarks/bench_intervals.py comparison {simulations}`",
             "",
             "| test speakers | trainings of a fold | what varies most | "
             "intervals that hold the truth, % | mean width, % of the EER |",
@@ -188,4 +314,6 @@ def main(simulations=2000):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    torch.set_num_threads(1)
+    table, *simulations = sys.argv[1:]
+    {"comparison": comparison, "system": system}[table](*map(int, simulations))

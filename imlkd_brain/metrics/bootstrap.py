@@ -15,8 +15,8 @@ import math
 import torch
 
 from imlkd_brain.metrics.error_rates import (
-    _check_scores,
     check_prior,
+    check_scores,
     detection_cost,
 )
 
@@ -135,7 +135,7 @@ def bootstrap_over_speakers(scores, labels, enrol, test, counts, p_target=0.01):
     tensor([0.5000, 0.4167], dtype=torch.float64)
     """
     labels = labels.bool()
-    _check_scores(scores[labels], scores[~labels])
+    check_scores(scores[labels], scores[~labels])
     check_prior(p_target)
     trials = _SortedTrials(scores, labels, enrol, test)
     # Many draws at a time: a call costs more than a sum over a few trials.

@@ -2,18 +2,17 @@
 
 :func:`EER` and :func:`minDCF` are drop-ins for SpeechBrain's functions of the
 same names: the same arguments, the same returns, and the same convention.
-That convention is: a trial is accepted when its score is *above* the
-threshold, so a target is missed at ``score <= threshold``; candidate
-thresholds are the scores themselves and the midpoints between neighbours;
-where several thresholds are equally good, the lowest wins. SpeechBrain counts
-errors anew for every threshold. Here the scores are sorted once and the
-counts are read off by binary search.
+A trial is accepted when its score is *above* the threshold, so a target is
+missed at ``score <= threshold``. Candidate thresholds are the scores and the
+midpoints between neighbours. Of several equally good thresholds the lowest
+wins. SpeechBrain counts the errors anew for every threshold. Here the scores
+are sorted once, and a binary search gives the counts.
 
-The other measures use float64 rates from integer counts and add the operating
-point "accept everything" (threshold minus infinity), as NIST's definitions
-do. A normalised DCF is divided by the cost of the better of the two systems
-that do not listen, ``min(c_miss * p_target, c_fa * (1 - p_target))``, and is
-therefore at most 1 at its minimum.
+The other measures use float64 rates from integer counts. As NIST's
+definitions, they include the threshold minus infinity, which accepts every
+trial. A normalised DCF is divided by
+``min(c_miss * p_target, c_fa * (1 - p_target))``, the lower cost of accepting
+every trial and accepting none. Its minimum is therefore at most 1.
 
 Authors: IML-KD contributors
 """
@@ -155,13 +154,13 @@ def error_rates(positive_scores, negative_scores):
     >>> error_rates(positive_scores, negative_scores)[2]
     tensor([1.0000, 0.5000, 0.0000, 0.0000], dtype=torch.float64)
     """
-    positive, negative = _check_scores(positive_scores, negative_scores)
+    positive, negative = check_scores(positive_scores, negative_scores)
     thresholds = torch.unique_consecutive(
         torch.sort(torch.cat([positive, negative])).values
     )
     accept_all = thresholds.new_full((1,), -math.inf)
     thresholds = torch.cat([accept_all, thresholds])
-    misses, false_alarms = _error_counts(positive, negative, thresholds)
+    misses, false_alarms = error_counts(positive, negative, thresholds)
     return (
         thresholds,
         misses.double() / len(positive),
@@ -248,7 +247,7 @@ def actual_dcf(
     Returns
     -------
     float
-        The normalised cost; above 1 means worse than not listening.
+        The normalised cost. Above 1, a constant decision would cost less.
 
     Raises
     ------
@@ -261,7 +260,7 @@ def actual_dcf(
     >>> actual_dcf(torch.tensor([4.0]), torch.tensor([-4.0]), p_target=0.5)
     0.0
     """
-    positive, negative = _check_scores(positive_scores, negative_scores)
+    positive, negative = check_scores(positive_scores, negative_scores)
     check_prior(p_target)
     if threshold is None:
         threshold = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
@@ -275,7 +274,7 @@ def det_points(positive_scores, negative_scores):
     """The corners of the detection error trade-off curve.
 
     Between two corners the curve is a step; points on its straight parts are
-    left out, so that a list of millions of trials stays quick to draw.
+    left out, so that a list of millions of trials is drawn quickly.
 
     Arguments
     ---------
@@ -310,7 +309,7 @@ def det_points(positive_scores, negative_scores):
     return p_fa[corner], p_miss[corner]
 
 
-def _check_scores(positive_scores, negative_scores):
+def check_scores(positive_scores, negative_scores):
     """Flat, detached scores of one floating type; ValueError where unusable."""
     checked = []
     for kind, scores in (
@@ -343,7 +342,7 @@ def check_prior(p_target):
         )
 
 
-def _error_counts(positive, negative, thresholds):
+def error_counts(positive, negative, thresholds):
     """Targets at or below and nontargets above each threshold, int64."""
     misses = torch.searchsorted(
         torch.sort(positive).values, thresholds, right=True
@@ -356,7 +355,7 @@ def _error_counts(positive, negative, thresholds):
 
 def _speechbrain_rates(positive_scores, negative_scores):
     """Thresholds and float32 rates exactly as SpeechBrain computes them."""
-    positive, negative = _check_scores(positive_scores, negative_scores)
+    positive, negative = check_scores(positive_scores, negative_scores)
     scores = torch.unique_consecutive(
         torch.sort(torch.cat([positive, negative])).values
     )
@@ -366,7 +365,7 @@ def _speechbrain_rates(positive_scores, negative_scores):
     if not torch.isfinite(midpoints).all():
         # The sum of two huge scores overflows: its midpoint is out of order.
         thresholds = torch.sort(thresholds).values
-    misses, false_alarms = _error_counts(positive, negative, thresholds)
+    misses, false_alarms = error_counts(positive, negative, thresholds)
     return (
         thresholds,
         misses.float() / len(positive),
@@ -375,7 +374,7 @@ def _speechbrain_rates(positive_scores, negative_scores):
 
 
 def detection_cost(p_miss, p_fa, p_target, c_miss, c_fa):
-    """Detection cost, and the cost of the better system that does not listen."""
+    """Detection cost, and the lower cost of accepting all trials or none."""
     check_prior(p_target)
     cost = c_miss * p_target * p_miss + c_fa * (1 - p_target) * p_fa
     return cost, min(c_miss * p_target, c_fa * (1 - p_target))

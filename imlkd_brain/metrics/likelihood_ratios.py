@@ -1,7 +1,7 @@
 """Cllr, minimum Cllr and the ROCCH EER: how good likelihood ratios are.
 
-Everything runs on the device the scores are on. The convex hull is the
-exception: its algorithm is sequential and runs on the CPU.
+Everything runs on the scores' device, except for the convex hull. Its
+algorithm is sequential and runs on the CPU.
 
 Authors: IML-KD contributors
 """
@@ -11,7 +11,7 @@ import math
 import torch
 from scipy.optimize import isotonic_regression
 
-from imlkd_brain.metrics.error_rates import _check_scores, _error_counts
+from imlkd_brain.metrics.error_rates import check_scores, error_counts
 
 
 def cllr(positive_scores, negative_scores):
@@ -43,7 +43,7 @@ def cllr(positive_scores, negative_scores):
     >>> cllr(torch.zeros(3), torch.zeros(5))
     1.0
     """
-    positive, negative = _check_scores(positive_scores, negative_scores)
+    positive, negative = check_scores(positive_scores, negative_scores)
     return _cllr(positive.double(), negative.double())
 
 
@@ -95,9 +95,8 @@ def min_cllr(positive_scores, negative_scores):
 def rocch_eer(positive_scores, negative_scores):
     """Equal error rate on the convex hull of the ROC.
 
-    Unlike :func:`EER` it does not depend on how ties and steps are read: it
-    is the point where the hull of all operating points crosses
-    ``p_miss = p_fa``, and never above 0.5.
+    The hull of all operating points crosses ``p_miss = p_fa`` there. Unlike
+    the EER, it needs no rule for ties and steps, and it is never above 0.5.
 
     Arguments
     ---------
@@ -151,12 +150,12 @@ def _convex_hull_counts(positive_scores, negative_scores):
     correct_rejections : torch.Tensor
         Nontargets rejected at each vertex, ascending from 0 to all, (K,).
     """
-    positive, negative = _check_scores(positive_scores, negative_scores)
+    positive, negative = check_scores(positive_scores, negative_scores)
     positive, negative = positive.cpu(), negative.cpu()
     scores = torch.unique_consecutive(
         torch.sort(torch.cat([positive, negative])).values
     )
-    misses, false_alarms = _error_counts(positive, negative, scores)
+    misses, false_alarms = error_counts(positive, negative, scores)
     zero = misses.new_zeros(1)
     misses = torch.cat([zero, misses])
     correct_rejections = torch.cat([zero, len(negative) - false_alarms])

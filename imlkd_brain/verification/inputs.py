@@ -217,4 +217,6 @@ def check_inputs(lists, models, cohort, calibration=None, allow=False):
     for located in lists:
         reasons += check_held_out(located, sources, allow)
     for reason in reasons:
-        logger.warning(f"{reason}; going on, as told.")
+        logger.warning(
+            f"{reason}; the run goes on because of --allow_training_speakers."
+        )

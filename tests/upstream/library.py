@@ -22,10 +22,12 @@ CHECKPOINTS = "speechbrain/utils/checkpoints.py"
 ADDED_TESTS = Path(__file__).parent / "added_tests"
 # Inside SpeechBrain a helper is not called after it.
 RENAMED = {
+    "check_scores": "_check_scores",
+    "error_counts": "_error_counts",
     "_speechbrain_rates": "_thresholds_and_rates",
     "exactly as SpeechBrain computes them": "at the scores and midway between them",
 }
-HELPERS = ("_check_scores", "_error_counts", "_speechbrain_rates")
+HELPERS = ("check_scores", "error_counts", "_speechbrain_rates")
 
 ERROR_RATES_MESSAGE = """\
 Exact EER and minDCF in O(N log N) time and O(N) memory

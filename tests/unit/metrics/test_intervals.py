@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bench_intervals import SPEAKERS, TRAININGS, coverage
+from bench_intervals import SPEAKERS, TRAININGS, coverage, system_coverage
 from scipy.stats import t
 
 from imlkd_brain.metrics.bootstrap import bootstrap_counts, replicated_means
@@ -118,3 +118,10 @@ def test_intervals_hold_the_truth_where_folds_share_speakers(spread):
     # full size. Of 25 intervals 23.75 are expected, 20 or fewer once in 140.
     covered, _ = coverage("shared", 1, spread, 25)
     assert covered > 20 / 25
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_percentile_intervals_of_one_system_hold_the_truth(spread):
+    # Of 40 intervals 38 are expected, 33 or fewer once in 300.
+    covered, _ = system_coverage(10, spread, 40)
+    assert covered > 33 / 40
