@@ -175,8 +175,8 @@ def curve_figures(rows, methods):
     for (model, duration, unit, kind), chosen in groups.items():
         name = f"curves_{model}_{duration_name(duration)}_{unit}_{kind}"
         title = (
-            f"{model}, {duration_name(duration)}: {unit} go (to {kind}) or come (into "
-            f"{kind})"
+            f"{model}, {duration_name(duration)}: deletion and insertion of "
+            f"{unit}, empty input {kind}"
         )
         figure = plot_curves(chosen, methods, title.replace("_", " "))
         yield name, figure

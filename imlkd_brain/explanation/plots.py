@@ -229,7 +229,7 @@ def plot_curves(rows, methods, title):
         len(directions), len(metrics), squeeze=False, sharex=True, sharey="col"
     )
     for i, direction in enumerate(directions):
-        share = "gone" if direction == "deletion" else "there"
+        share = "deleted" if direction == "deletion" else "inserted"
         for j, metric in enumerate(metrics):
             axis = axes[i, j]
             panel = [
