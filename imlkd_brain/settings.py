@@ -206,3 +206,16 @@ def as_list(value):
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def as_mapping(overrides):
+    """Return overrides as a mapping, whether they are one or YAML text.
+
+    Example
+    -------
+    >>> as_mapping("eta: 2.0")["eta"], as_mapping(None)
+    (2.0, {})
+    """
+    if isinstance(overrides, str):
+        return YAML().load(overrides) or {}
+    return dict(overrides or {})

@@ -12,34 +12,30 @@ import csv
 import hashlib
 import json
 import os
-import shutil
-from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 import speechbrain as sb
 from imlkd_brain.distillation.batchnorm import batchnorm_of
+from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_json
-from imlkd_brain.locks import locked
 from imlkd_brain.models.folder import (
     INFERENCE,
     find_inference_folder,
     load_speaker_model,
 )
-from imlkd_brain.settings import load_hyperparameters, resolve_base
-from speechbrain.utils.distributed import get_rank
+from imlkd_brain.settings import as_mapping, resolve_base
+from imlkd_brain.training import run_option
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 RECORD = "trained_with.json"
-LOCK = ".lock"
-SAVE = "save"
-DEBUG = "debug"
 
 # Keys of the YAML that may change between two starts of one training, and what
 # stands for their value in the record, also where another key refers to them.
@@ -87,6 +83,14 @@ LEFT_OUT = {
     "epoch_counter",
     "number_of_epochs",
     "export",
+    # These repeat other keys.
+    "trained_with",
+    "dev_trials",
+    "start_from",
+    "open_teacher_cache",
+    "teacher_prototypes",
+    "prepare_options",
+    "check_augmentation",
 }
 # How data are read, at any depth of the YAML.
 READING = {
@@ -125,6 +129,10 @@ class TrainingRecord:
         The command line's overrides.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's run options.
+    files : dict, optional
+        Files and models that the result depends on, see :meth:`add_data`.
+    folders : list of str, optional
+        Output folder and save folder, see :meth:`check`.
 
     Attributes
     ----------
@@ -132,13 +140,22 @@ class TrainingRecord:
         What is written to ``trained_with.json``.
     """
 
-    def __init__(self, hparams_file, overrides="", run_opts=None):
-        keys, resolved = _resolved(hparams_file, _mapping(overrides))
-        self.is_try = bool(_run_option("debug", run_opts, keys))
+    def __init__(
+        self,
+        hparams_file,
+        overrides="",
+        run_opts=None,
+        files=None,
+        folders=None,
+    ):
+        self.files = dict(files or {})
+        self.folders = folders
+        keys, resolved = _resolved(hparams_file, as_mapping(overrides))
+        self.is_try = bool(run_option("debug", run_opts, keys))
         self.content = {
             "limits": {
                 "number_of_epochs": keys.get("number_of_epochs"),
-                "optimizer_step_limit": _run_option(
+                "optimizer_step_limit": run_option(
                     "optimizer_step_limit", run_opts, keys
                 ),
             },
@@ -146,7 +163,7 @@ class TrainingRecord:
             "export": keys.get("export"),
             "hyperparameters": resolved,
             "run_options": {
-                name: _run_option(name, run_opts, keys) for name in RUN_OPTIONS
+                name: run_option(name, run_opts, keys) for name in RUN_OPTIONS
             },
             "data": {},
         }
@@ -167,6 +184,34 @@ class TrainingRecord:
         hparams_file, run_opts, overrides = sb.parse_arguments(argv)
         hparams_file, overrides = resolve_base(hparams_file, overrides)
         return cls(hparams_file, overrides, run_opts)
+
+    def begin(self, augments, distils):
+        """Say what the training reads, and check it before it begins.
+
+        Arguments
+        ---------
+        augments : bool
+            Whether it adds noise and reverberation.
+        distils : bool
+            Whether it has a teacher.
+        """
+        if not augments:
+            self.files.pop("noise_annotation", None)
+            self.files.pop("rir_annotation", None)
+        if not distils:
+            self.files.pop("teacher", None)
+        self.add_data(**self.files)
+        self.check_before_training(*self.folders)
+
+    def keep(self):
+        """Check again, with the data that were prepared, and write it down.
+
+        All processes of a training call it; the main one writes.
+        """
+        self.add_data(**self.files)
+        self.add_processes(n_processes())
+        self.check(*self.folders)
+        run_on_main(self.write, args=[self.folders[1]])
 
     def add_data(self, **files):
         """Add what files hold; a file that is not there yet is left out.
@@ -282,113 +327,6 @@ class TrainingRecord:
         )
 
 
-def training_data(hparams):
-    """Return the files and models that a training's result depends on.
-
-    Arguments
-    ---------
-    hparams : dict
-        The training YAML's objects.
-
-    Returns
-    -------
-    dict
-        For :meth:`TrainingRecord.add_data`.
-    """
-    data = {
-        key: hparams[key]
-        for key in ("train_annotation", "valid_annotation", "valid_trials")
-    }
-    data["initial_weights"] = hparams.get("initial_weights")
-    if "objective" in hparams and hparams["objective"].needs_teacher:
-        data["teacher"] = hparams["teacher_folder"]
-    if hparams["augmentation"]:
-        for key in ("noise_annotation", "rir_annotation"):
-            if key in hparams:
-                data[key] = hparams[key]
-    return data
-
-
-def load_training(argv):
-    """Parse the training's command line, and keep tries from real models.
-
-    ``--debug`` goes to the folder ``debug`` of the output folder, so that it
-    leaves everything else there as it is. It begins anew each time.
-
-    Arguments
-    ---------
-    argv : list of str
-        Arguments after the script's name.
-
-    Returns
-    -------
-    hparams_file, hparams, run_opts, overrides
-        See :func:`imlkd_brain.settings.load_hyperparameters`.
-
-    Raises
-    ------
-    UserError
-        For ``--test_only``, and as ``load_hyperparameters``.
-    """
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
-    if _run_option("test_only", run_opts, hparams):
-        raise UserError(
-            "--test_only: this script trains and has no test; nothing was "
-            "changed, test the trained model with verify.py."
-        )
-    if _run_option("debug", run_opts, hparams):
-        folder = os.path.join(hparams["output_folder"], DEBUG)
-        places = {
-            "output_folder": folder,
-            "save_folder": os.path.join(folder, SAVE),
-            "train_log": os.path.join(folder, "train_log.txt"),
-        }
-        if _is_first_process() and not run_opts.debug_persistently:
-            # Of the try before, which may have had other options
-            shutil.rmtree(folder, ignore_errors=True)
-        overrides = _mapping(overrides)
-        overrides.update({k: v for k, v in places.items() if k in hparams})
-        with open(hparams_file, encoding="utf-8") as stream:
-            hparams = load_hyperpyyaml(stream, overrides)
-    return hparams_file, hparams, run_opts, overrides
-
-
-@contextmanager
-def sole_training(output_folder):
-    """Keep other trainings out of an output folder.
-
-    Two of them, such as a job that is queued twice, would write the same
-    annotations and remove each other's checkpoints.
-
-    Arguments
-    ---------
-    output_folder : str or Path
-        Made if missing.
-
-    Raises
-    ------
-    UserError
-        If another process on this machine trains there.
-    """
-    with ExitStack() as stack:
-        if _is_first_process():
-            os.makedirs(output_folder, exist_ok=True)
-            busy = (
-                f"{output_folder}: another training is at work there; wait "
-                "until it has ended, or give another output_folder."
-            )
-            try:
-                stack.enter_context(
-                    locked(os.path.join(output_folder, LOCK), busy)
-                )
-            except NotImplementedError:
-                logger.warning(
-                    f"{output_folder}: its file system has no locks, so "
-                    "nothing keeps a second training out."
-                )
-        yield
-
-
 def read_record(folder):
     """Return a folder's record; None if there is none.
 
@@ -410,7 +348,15 @@ def read_record(folder):
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # Earlier versions wrote null for the whole utterance.
+        given = content.get("hyperparameters", {})
+        if "valid_durations" in given:
+            given["valid_durations"] = [
+                "full" if duration is None else duration
+                for duration in given["valid_durations"]
+            ]
+        return content
     except ValueError as error:
         raise UserError(
             f"{path}: cannot be read ({error}); restore it, or give another "
@@ -545,29 +491,6 @@ def has_checkpoint(save_folder):
 def _has_model(output_folder):
     """Whether there is a finished model."""
     return Path(output_folder, INFERENCE, "embedding_model.ckpt").is_file()
-
-
-def _is_first_process():
-    """Whether this is the main process, also before processes have met.
-
-    SpeechBrain's ``if_main_process`` is true for all of them until then.
-    """
-    return get_rank() in (None, 0)
-
-
-def _run_option(name, run_opts, hparams):
-    """A run option: from the command line, else the YAML, else SpeechBrain."""
-    value = getattr(run_opts, name, None)
-    if run_opts is not None and name in run_opts.overridden_args:
-        return value
-    return hparams.get(name, value)
-
-
-def _mapping(overrides):
-    """Overrides as a mapping, whether they are one or text."""
-    if isinstance(overrides, str):
-        return YAML().load(overrides) or {}
-    return dict(overrides or {})
 
 
 def _resolved(hparams_file, overrides):

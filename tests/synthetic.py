@@ -10,8 +10,11 @@ import numpy as np
 import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
 
 from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.settings import resolve_base
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +35,24 @@ def small_model(dim=8, width=8):
             "se_channels": 8,
         },
     }
+
+
+def load_yaml(name, overrides, folder=HPARAMS):
+    """A training YAML's objects, its base and overrides taken in."""
+    return _read(load_hyperpyyaml, name, overrides, folder)
+
+
+def resolved_yaml(name, overrides, folder=HPARAMS):
+    """The text that a training leaves as ``hyperparams.yaml``."""
+    return _read(resolve_references, name, overrides, folder).getvalue()
+
+
+def _read(reader, name, overrides, folder):
+    base, changes = resolve_base(str(folder / f"{name}.yaml"))
+    changes = YAML().load(changes) or {}
+    recursive_update(changes, overrides)
+    with open(base, encoding="utf-8") as stream:
+        return reader(stream, changes)
 
 
 def write_wav(path, seconds, pitch, seed, rate=RATE, channels=1):
@@ -83,13 +104,10 @@ def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
         **small_model(dim),
         **overrides,
     }
-    path = HPARAMS / "train_teacher.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     resolved = folder / "hyperparams.yaml"
-    with open(path, encoding="utf-8") as stream:
-        resolved.write_text(resolve_references(stream, overrides).getvalue())
-    with open(path, encoding="utf-8") as stream:
-        hparams = load_hyperpyyaml(stream, overrides)
+    resolved.write_text(resolved_yaml("train_teacher", overrides))
+    hparams = load_yaml("train_teacher", overrides)
     encoder = CategoricalEncoder()
     for speaker in speakers:
         encoder.add_label(speaker)

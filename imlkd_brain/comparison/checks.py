@@ -10,7 +10,8 @@ import pandas as pd
 from imlkd_brain.data.trial_audio import locate_known
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import INFERENCE
-from imlkd_brain.trained_with import SAVE, read_record
+from imlkd_brain.trained_with import read_record
+from imlkd_brain.training import SAVE
 
 OVERRIDES = "overrides.json"
 

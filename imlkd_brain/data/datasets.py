@@ -143,6 +143,24 @@ class SpeakerIndex:
         return self.encoder.encode_sequence_torch([speaker])
 
 
+def index_speakers(dataset, encoder, keys):
+    """Let a dataset give ``spk_id_encoded``, a speaker's index.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        It has spk_id.
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    keys : list of str
+        What else the dataset gives.
+    """
+    dataset.add_dynamic_item(
+        SpeakerIndex(encoder), takes="spk_id", provides="spk_id_encoded"
+    )
+    dataset.set_output_keys([*keys, "spk_id_encoded"])
+
+
 def valid_dataset(annotation, data_folder, sample_rate):
     """Return the validation set: the CSV's own segments, longest first.
 

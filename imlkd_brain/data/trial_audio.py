@@ -123,6 +123,35 @@ def find_list(source, data_folder, save_folder=None):
     return run_on_main(_find_list, args=[source, data_folder, save_folder])
 
 
+def preparation_options(
+    begun, source, data_folder, save_folder, dev_pairs_file, sample_rate
+):
+    """Return what ``prepare_voxceleb`` takes beside SpeechBrain's arguments.
+
+    Arguments
+    ---------
+    begun : bool
+        Whether a training on the prepared data has begun.
+    source, data_folder, save_folder
+        The test list, see :func:`find_list`.
+    dev_pairs_file : str or None
+        The list of dev trials.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    dict
+        Values by the names of arguments.
+    """
+    return {
+        "verification_pairs_file": find_list(source, data_folder, save_folder),
+        "dev_pairs_file": dev_pairs_file,
+        "begun": begun,
+        "sample_rate": sample_rate,
+    }
+
+
 def _find_list(source, data_folder, save_folder):
     """See :func:`find_list`."""
     if source is None or os.path.isfile(source):

@@ -3,21 +3,15 @@
 Authors: IML-KD contributors
 """
 
-import hashlib
-import os
-from pickle import UnpicklingError
-
-import torch
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import in_place_of
+from imlkd_brain.models.features import check_same_features
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.speaker_model import SpeakerModel
-from imlkd_brain.precision import full_float32
-from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 class Teacher(SpeakerModel):
@@ -115,152 +109,25 @@ def class_rows(model, speakers):
     return [index[speaker] for speaker in speakers]
 
 
-@torch.no_grad()
-def speaker_prototypes(embeddings, labels, n_speakers):
-    """Return the mean direction of each speaker's embeddings.
+def check_teacher(source, compute_features, mean_var_norm, sample_rate):
+    """Refuse a teacher of other features than the student's.
 
     Arguments
     ---------
-    embeddings : torch.Tensor
-        (utterances, dim).
-    labels : torch.Tensor
-        (utterances,) speaker indices.
-    n_speakers : int
-        Number of rows to return.
-
-    Returns
-    -------
-    prototypes : torch.Tensor
-        (n_speakers, dim), unit length.
-
-    Example
-    -------
-    >>> emb = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    >>> speaker_prototypes(emb, torch.tensor([0, 0, 1]), 2)
-    tensor([[1., 0.],
-            [0., 1.]])
-    """
-    directions = normalize(embeddings, dim=-1)
-    sums = directions.new_zeros(n_speakers, directions.shape[-1])
-    sums.index_add_(0, labels.to(sums.device), directions)
-    return normalize(sums, dim=-1)
-
-
-@torch.no_grad()
-@full_float32()
-def embed_dataset(model, dataset, device="cpu", batch_size=64):
-    """Embed every item of a training set once, for prototypes.
-
-    Arguments
-    ---------
-    model : SpeakerModel
-        The model that embeds.
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        Gives sig, all of one length, and spk_id_encoded.
-    device : str
-        Where to embed; the model is moved there and back.
-    batch_size : int
-        Utterances in a batch.
-
-    Returns
-    -------
-    embeddings : torch.Tensor
-        (utterances, dim).
-    labels : torch.Tensor
-        (utterances,) speaker indices.
-    """
-    home = next(model.parameters()).device
-    model.to(device)
-    embeddings, labels = [], []
-    # A loader draws a number, which the caller's stream must not miss.
-    with torch.random.fork_rng(devices=[]):
-        for batch in tqdm(
-            make_dataloader(dataset, batch_size=batch_size),
-            desc="teacher prototypes",
-            dynamic_ncols=True,
-        ):
-            wavs, lens = batch.to(device).sig
-            embeddings.append(model.embed(wavs, lens).cpu())
-            labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
-    model.to(home)
-    return torch.cat(embeddings), torch.cat(labels)
-
-
-def kept_prototypes(model, dataset, n_speakers, path, options, device="cpu"):
-    """Prototypes of a training set, computed once and kept in a file.
-
-    The main process computes them where the file is of another teacher,
-    other data or other options; the other processes, and a later start of
-    the same training, read them.
-
-    Arguments
-    ---------
-    model : SpeakerModel
-        The model that embeds.
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        See :func:`embed_dataset`.
-    n_speakers : int
-        Number of prototypes.
-    path : str
-        The file.
-    options : dict
-        What else decides which samples the dataset gives.
-    device : str
-        Where to embed.
-
-    Returns
-    -------
-    prototypes : torch.Tensor
-        (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
+    source : str or Path
+        See :func:`load_speaker_model`.
+    compute_features, mean_var_norm, sample_rate
+        The student's, see
+        :func:`imlkd_brain.models.features.check_same_features`.
 
     Raises
     ------
     UserError
-        If the file cannot be written.
+        If the teacher is missing, or a setting differs.
     """
-    run_on_main(
-        _keep_prototypes,
-        args=[model, dataset, n_speakers, path, options, device],
+    check_same_features(
+        load_speaker_model(source), compute_features, mean_var_norm, sample_rate
     )
-    return torch.load(path, weights_only=True)["prototypes"]
-
-
-def _keep_prototypes(model, dataset, n_speakers, path, options, device):
-    """Compute and write prototypes, unless they are there."""
-    key = _prototypes_key(model, dataset, n_speakers, options)
-    try:
-        if torch.load(path, weights_only=True)["key"] == key:
-            return
-    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError):
-        # None yet, or half of them: they are written anew.
-        pass
-    embeddings, labels = embed_dataset(model, dataset, device)
-    prototypes = speaker_prototypes(embeddings, labels, n_speakers)
-    try:
-        with in_place_of(path) as temporary:
-            torch.save({"key": key, "prototypes": prototypes}, temporary)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: the teacher's prototypes cannot be kept there ({error}); "
-            "make room, or give another output_folder."
-        ) from error
-
-
-def _prototypes_key(model, dataset, n_speakers, options):
-    """Hash what prototypes depend on: teacher, utterances, options."""
-    digest = hashlib.sha256(
-        f"{model.key} {n_speakers} {sorted(options.items())}".encode()
-    )
-    for name, row in dataset.data.items():
-        digest.update(f"{name} {sorted(row.items())}".encode())
-        try:
-            # All of a large corpus is not read for this.
-            found = os.stat(row["wav"])
-        except OSError:
-            # Named by its path when it is read.
-            continue
-        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
-    return digest.hexdigest()
 
 
 def load_teacher(source, speakers, classes="classifier", prototypes=None):
@@ -276,8 +143,9 @@ def load_teacher(source, speakers, classes="classifier", prototypes=None):
         ``classifier``: rows of the teacher's own classifier, by name.
         ``prototypes``: mean teacher embeddings of the training utterances.
     prototypes : callable, optional
-        ``prototypes(model)``: (speakers, dim), see :func:`kept_prototypes`;
-        called with the classes ``prototypes`` only.
+        ``prototypes(model, n_speakers)``: (speakers, dim), see
+        :func:`imlkd_brain.distillation.prototypes.kept_prototypes`; called
+        with the classes ``prototypes`` only.
 
     Returns
     -------
@@ -290,10 +158,19 @@ def load_teacher(source, speakers, classes="classifier", prototypes=None):
     """
     model = load_speaker_model(source)
     if classes == "classifier":
-        return Teacher(model, speakers)
-    if classes == "prototypes":
-        return Teacher(model, speakers, prototypes(model))
-    raise UserError(
-        f"teacher_classes: {classes!r} is not known; give `classifier` or "
-        "`prototypes`."
-    )
+        teacher = Teacher(model, speakers)
+    elif classes == "prototypes":
+        rows = prototypes(model, n_speakers=len(speakers))
+        teacher = Teacher(model, speakers, rows)
+    else:
+        raise UserError(
+            f"teacher_classes: {classes!r} is not known; give `classifier` or "
+            "`prototypes`."
+        )
+    if not teacher.learnt_speakers:
+        logger.warning(
+            f"{teacher.source}: this teacher names no training speakers, so "
+            "nobody will be able to say whether test speakers are new to the "
+            "student."
+        )
+    return teacher

@@ -9,6 +9,7 @@ Authors: IML-KD contributors
 
 import hashlib
 import numbers
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -101,16 +102,77 @@ class TeacherCache:
         return tensors
 
 
-def cache_bytes(
-    objective,
-    integrated_inputs,
-    n_batches,
-    batch_size,
-    n_frames,
-    n_bands,
-    n_speakers,
-    embedding_dim,
+@dataclass
+class Chunks:
+    """What the batches of a training are made of.
+
+    Arguments
+    ---------
+    epochs : int
+        Epochs of the training.
+    batch_size : int
+        Utterances in a batch.
+    seconds : float
+        Length of a training chunk.
+    n_bands : int
+        Mel bands.
+    """
+
+    epochs: int
+    batch_size: int
+    seconds: float
+    n_bands: int
+
+
+def open_cache(
+    objective, integrated, n_batches, wav_augment, teacher, chunks, place
 ):
+    """Say how large a training's cache becomes, and open it.
+
+    Arguments
+    ---------
+    objective, integrated
+        See :func:`cache_bytes`.
+    n_batches : int
+        Batches of an epoch, of all processes.
+    wav_augment : speechbrain.augment.augmenter.Augmenter or None
+        See :func:`copies_of`.
+    teacher : imlkd_brain.distillation.teacher.Teacher
+        The teacher.
+    chunks : Chunks
+        What it sees.
+    place : dict
+        ``folder``, None for no cache, and ``limit`` of
+        :func:`check_cache_size`.
+
+    Returns
+    -------
+    TeacherCache or None
+
+    Raises
+    ------
+    UserError
+        If it would be larger than the limit.
+    """
+    folder = place["folder"]
+    if not folder:
+        return None
+    n_bytes = cache_bytes(
+        objective,
+        integrated,
+        chunks.epochs * n_batches,
+        (
+            chunks.batch_size * copies_of(wav_augment),
+            1 + int(chunks.seconds * integrated.frame_rate),
+            chunks.n_bands,
+        ),
+        (len(teacher.rows), teacher.embedding_dim),
+    )
+    check_cache_size(n_bytes, place["limit"], folder)
+    return TeacherCache(folder)
+
+
+def cache_bytes(objective, integrated_inputs, n_batches, batch, teacher):
     """How much a training leaves in an empty cache.
 
     Arguments
@@ -121,22 +183,17 @@ def cache_bytes(
         Its durations are drawn equally often.
     n_batches : int
         Batches of the whole training, of all processes.
-    batch_size : int
-        Utterances in a batch, after augmentation.
-    n_frames : int
-        Frames of a training chunk.
-    n_bands : int
-        Mel bands.
-    n_speakers : int
-        The teacher's classes.
-    embedding_dim : int
-        The teacher's.
+    batch : tuple of int
+        A batch's shape after augmentation: utterances, frames, mel bands.
+    teacher : tuple of int
+        Shape of the teacher's classes: speakers, dimension of embeddings.
 
     Returns
     -------
     int
         Bytes; a little more than the files' for durations drawn evenly.
     """
+    batch_size, n_frames, n_bands = batch
     segments = objective.needs("integrated") or objective.needs("cross")
     answers = objective.needs("raw") or objective.needs("cross")
     answers = int(answers) + int(objective.needs("integrated"))
@@ -144,7 +201,7 @@ def cache_bytes(
         min(n_frames, max(1, round(seconds * integrated_inputs.frame_rate)))
         for seconds in integrated_inputs.durations
     ]
-    numbers = answers * (n_speakers + embedding_dim)
+    numbers = answers * sum(teacher)
     if segments:
         numbers += sum(lengths) / len(lengths) * n_bands
     entries = answers + int(segments)

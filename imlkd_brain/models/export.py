@@ -23,7 +23,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_whole
 from imlkd_brain.models.features import has_statistics
-from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
+from imlkd_brain.models.folder import (
+    TEACHER_SPEAKERS,
+    load_speaker_model,
+    read_names,
+)
 
 FEATURE_KEYS = ("compute_features", "mean_var_norm")
 HEADER = "# Speaker embedding model, written by recipes/VoxCeleb/IMLKD\n"
@@ -336,3 +340,63 @@ def evaluating(*modules):
 def write_names(path, names):
     """Write names, one a line, whole or not at all."""
     write_whole(path, "".join(f"{name}\n" for name in names))
+
+
+def export_training(
+    modules,
+    label_encoder,
+    sample_rate,
+    folders,
+    trained_with=None,
+    teacher=None,
+):
+    """Write the inference folder of a training.
+
+    Arguments
+    ---------
+    modules : torch.nn.ModuleDict
+        The Brain's.
+    label_encoder, sample_rate, trained_with
+        See :func:`export_inference_folder`.
+    folders : tuple of str
+        The output folder, where ``inference`` goes, and the save folder.
+    teacher : imlkd_brain.distillation.teacher.Teacher, optional
+        Its speakers are kept with the model.
+
+    Returns
+    -------
+    folder : Path
+        The folder written.
+    """
+    output_folder, save_folder = map(Path, folders)
+    return export_inference_folder(
+        output_folder / "inference",
+        output_folder / "hyperparams.yaml",
+        modules["embedding_model"],
+        modules["classifier"],
+        label_encoder,
+        sample_rate,
+        modules["compute_features"],
+        modules["mean_var_norm"],
+        trained_with,
+        inherited_speakers(save_folder, teacher),
+    )
+
+
+def inherited_speakers(save_folder, teacher=None):
+    """Speakers that a model has learnt through its teacher or first weights.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where :func:`imlkd_brain.models.initial_weights.keep_speakers` wrote.
+    teacher : object, optional
+        The teacher, if it was loaded.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    names = read_names(Path(save_folder) / TEACHER_SPEAKERS)
+    return sorted({*names, *getattr(teacher, "learnt_speakers", ())})

@@ -13,11 +13,46 @@ from imlkd_brain.models.features import feature_difference
 from imlkd_brain.models.folder import (
     TEACHER_SPEAKERS,
     load_speaker_model,
-    read_names,
 )
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+
+def begin_with(modules, speakers, has_checkpoint, source, save_folder):
+    """Start from a trained model, unless a checkpoint has trained it on.
+
+    All processes of a training call it.
+
+    Arguments
+    ---------
+    modules : dict
+        With ``embedding_model``, ``classifier``, ``compute_features`` and
+        ``mean_var_norm``, see :func:`start_from`.
+    speakers, source
+        See :func:`start_from`; without a source the weights stay.
+    has_checkpoint : bool
+        Whether the training goes on from a checkpoint.
+    save_folder : str or Path
+        See :func:`keep_speakers`.
+    """
+    if has_checkpoint:
+        return
+    run_on_main(keep_speakers, args=[source, save_folder])
+    if source is None:
+        return
+    n_rows = start_from(
+        source,
+        modules["embedding_model"],
+        modules["classifier"],
+        speakers,
+        (modules["compute_features"], modules["mean_var_norm"]),
+    )
+    logger.info(
+        f"Initial weights: {source}, with the classifier's rows of {n_rows} of "
+        f"{len(speakers)} training speakers."
+    )
 
 
 def start_from(source, embedding_model, classifier, speakers, features=None):
@@ -89,25 +124,6 @@ def keep_speakers(source, save_folder):
         path.unlink(missing_ok=True)
         return
     write_names(path, load_speaker_model(source).learnt_speakers)
-
-
-def inherited_speakers(save_folder, teacher=None):
-    """Speakers that a model has learnt through its teacher or first weights.
-
-    Arguments
-    ---------
-    save_folder : str or Path
-        Where :func:`keep_speakers` wrote.
-    teacher : object, optional
-        The teacher, if it was loaded.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-    """
-    names = read_names(Path(save_folder) / TEACHER_SPEAKERS)
-    return sorted({*names, *getattr(teacher, "learnt_speakers", ())})
 
 
 def _check_same_layers(source, theirs, ours):

@@ -28,7 +28,7 @@ SMALL = {
     "batch_size": 16,
     "sentence_len": 1.0,
     "speed_perturb": [1.0],
-    "valid_durations": [None, 1.0],
+    "valid_durations": ["full", 1.0],
     "number_of_epochs": 2,
     "lr_step_epochs": 1,
 }

@@ -63,7 +63,7 @@ def small(yaml, data, output, **more):
         "batch_size": 16,
         "sentence_len": 1.0,
         "speed_perturb": "[1.0]",
-        "valid_durations": "[null, 1.0]",
+        "valid_durations": "[full, 1.0]",
         "number_of_epochs": N_EPOCHS,
         **more,
     }
@@ -352,7 +352,7 @@ def test_the_voxceleb_yaml_on_chunks_speeds_and_prototypes(
         teacher_folder=teacher,
         teacher_classes="prototypes",
         durations="[0.5]",
-        valid_durations="[null]",
+        valid_durations="[full]",
         verification_file=tiny_minivox / "trials" / "test.txt",
         augmentation=False,
         speed_perturb="[0.9, 1.0, 1.1]",

@@ -7,7 +7,7 @@ from imlkd_brain.distillation.attribution import (
     attribution_target,
     integrated_gradients,
 )
-from imlkd_brain.distillation.teacher import embed_dataset
+from imlkd_brain.distillation.prototypes import embed_dataset
 from imlkd_brain.explanation.maps import Batch, saliency_map
 from imlkd_brain.precision import full_float32, set_tf32
 from imlkd_brain.verification.scoring import cohort_statistics, score_trials
@@ -95,7 +95,7 @@ def test_prototypes_are_in_full_float32(tf32, monkeypatch):
 
     seen = []
     monkeypatch.setattr(
-        "imlkd_brain.distillation.teacher.make_dataloader",
+        "imlkd_brain.distillation.prototypes.make_dataloader",
         lambda *a, **k: [Batch()],
     )
     embed_dataset(Model(1, 1), None)

@@ -13,21 +13,17 @@ from synthetic import HPARAMS, TRAIN_SPEAKERS, write_corpus, write_model
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.export import write_names
+from imlkd_brain.models.export import inherited_speakers, write_names
 from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
-from imlkd_brain.models.initial_weights import (
-    inherited_speakers,
-    keep_speakers,
-    start_from,
-)
+from imlkd_brain.models.initial_weights import keep_speakers, start_from
 from imlkd_brain.trained_with import (
     RECORD,
     TrainingRecord,
     differences,
-    load_training,
     model_identity,
-    sole_training,
+    read_record,
 )
+from imlkd_brain.training import load_training, sole_training
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
@@ -119,10 +115,11 @@ def test_what_does_not_change_the_result_goes_on(trained):
 
 def test_a_run_option_of_the_yaml_counts_as_on_the_command_line(tmp_path):
     yaml = tmp_path / "mine.yaml"
-    text = (HPARAMS / "iml_kd.yaml").read_text()
+    text = (HPARAMS.parent / "iml_kd.yaml").read_text()
     yaml.write_text(text + "\nmax_grad_norm: 1.0\n")
     for argv, value in (([], 1.0), (["--max_grad_norm", "2.0"], 2.0)):
-        record = TrainingRecord.of_command([str(yaml), *argv])
+        argv = [str(yaml), "--data_folder", "none", *argv]
+        record = TrainingRecord.of_command(argv)
         assert record.content["run_options"]["max_grad_norm"] == value
     assert TrainingRecord.of_command([STUDENT]).content["run_options"] == {
         **record.content["run_options"],
@@ -222,6 +219,43 @@ def test_annotations_and_teacher_count_by_their_content(tmp_path):
     assert model_identity(other) == load_speaker_model(other).key
 
 
+def test_a_record_that_says_null_for_whole_utterances_is_the_same(trained):
+    """As versions wrote it before `full`."""
+    path = trained / "save" / RECORD
+    text = path.read_text()
+    assert text.count('"full"') == 1
+    path.write_text(text.replace('"full"', "null"))
+    start([], trained)
+    assert read_record(path.parent)["hyperparameters"]["valid_durations"] == [
+        "full",
+        2.0,
+        1.0,
+    ]
+    with pytest.raises(UserError, match="valid_durations: .*1.0. before"):
+        start(["--valid_durations=[full]"], trained)
+
+
+@pytest.mark.parametrize(
+    ("key", "reader"),
+    [
+        ("valid_trials", "dev_trials"),
+        ("initial_weights", "start_from"),
+        ("teacher_cache", "open_teacher_cache"),
+    ],
+)
+def test_a_key_that_nothing_of_the_yaml_reads_is_refused(tmp_path, key, reader):
+    """As in a YAML of one's own that an earlier version read."""
+    text = (HPARAMS.parent / "iml_kd.yaml").read_text()
+    kept = re.sub(rf"^{reader}:.*\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
+    assert kept != text
+    (tmp_path / "mine.yaml").write_text(kept)
+    argv = [str(tmp_path / "mine.yaml"), "--data_folder", str(tmp_path)]
+    argv += ["--output_folder", str(tmp_path / "out")]
+    load_training(argv)
+    with pytest.raises(UserError, match=f"gives {key}, but lacks.*{reader}"):
+        load_training([*argv, f"--{key}", "there"])
+
+
 def test_test_only_has_nothing_to_test_here(tmp_path):
     argv = [STUDENT, "--output_folder", str(tmp_path), "--test_only"]
     with pytest.raises(UserError, match="--test_only: .*verify.py"):
@@ -251,7 +285,7 @@ def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, caplog):
         raise NotImplementedError
         yield
 
-    monkeypatch.setattr("imlkd_brain.trained_with.locked", unknown)
+    monkeypatch.setattr("imlkd_brain.training.locked", unknown)
     with sole_training(tmp_path):
         assert "no locks" in caplog.text
 
@@ -260,7 +294,7 @@ def test_debug_has_a_folder_of_its_own(tmp_path):
     argv = [STUDENT, "--output_folder", str(tmp_path), "--debug", "--eta=2.0"]
     # Also where the user has chosen the places.
     argv += ["--save_folder", str(tmp_path / "mine")]
-    _, hparams, run_opts, overrides = load_training(argv)
+    yaml, hparams, run_opts, overrides = load_training(argv)
     assert run_opts.debug and hparams["eta"] == 2.0
     debug = tmp_path / "debug"
     assert hparams["output_folder"] == str(debug)
@@ -268,7 +302,7 @@ def test_debug_has_a_folder_of_its_own(tmp_path):
     assert hparams["train_annotation"] == str(debug / "save" / "train.csv")
     assert str(hparams["checkpointer"].checkpoints_dir) == str(debug / "save")
     assert hparams["train_logger"].save_file == str(debug / "train_log.txt")
-    sb.core.create_experiment_directory(str(debug), STUDENT, overrides)
+    sb.core.create_experiment_directory(str(debug), yaml, overrides)
     assert "eta: 2.0" in (debug / "hyperparams.yaml").read_text()
     # The next try begins anew, with any options.
     model = debug / "inference" / "embedding_model.ckpt"

@@ -23,7 +23,8 @@ import pandas as pd
 
 from imlkd_brain.comparison.run import child_environment
 from imlkd_brain.errors import UserError, one_sentence_errors
-from imlkd_brain.trained_with import SAVE, TrainingRecord
+from imlkd_brain.trained_with import TrainingRecord
+from imlkd_brain.training import SAVE
 
 DATA = "data/minivox"
 RESULTS = "results/minivox"

@@ -86,7 +86,7 @@ def trained(comparison, tmp_path, monkeypatch):
     )
     yaml = ROOT / "hparams" / "minivox" / "iml_kd.yaml"
     for part in ("teacher", "student"):
-        (tmp_path / f"{part}.yaml").write_text(yaml.read_text())
+        (tmp_path / f"{part}.yaml").write_text(f"base: {yaml}\n")
     comparison.recipe = replace(
         comparison.recipe,
         teacher_yaml=str(tmp_path / "teacher.yaml"),

@@ -40,13 +40,9 @@ def test_an_edited_training_yaml_is_seen(trained):
     path = Path(trained.recipe.student_yaml)
     text = path.read_text()
     # What only says where and how to run, or is overridden, does not count.
-    path.write_text(
-        text.replace("num_workers: 0", "num_workers: 2")
-        .replace("lr: 0.01 ", "lr: 0.05 ")
-        .replace("seed: 1986", "seed: 5")
-    )
+    path.write_text(f"{text}num_workers: 2\nlr: 0.05\nseed: 5\n")
     check_trained(trained.trainings())
-    path.write_text(text.replace("margin: 0.2", "margin: 0.3"))
+    path.write_text(f"{text}margin: 0.3\n")
     with pytest.raises(
         UserError, match="scratch: .*margin: 0.2 before, 0.3 now"
     ):

@@ -1,20 +1,13 @@
 """Unit tests of ``imlkd_brain.distillation.teacher``."""
 
-import os
-
 import pytest
 import torch
-from helpers.teacher import training_set
-from synthetic import TRAIN_SPEAKERS, in_processes, write_corpus, write_model
-from torch.nn.functional import normalize
+from synthetic import TRAIN_SPEAKERS, write_model
 
 from imlkd_brain.distillation.teacher import (
     Teacher,
     class_rows,
-    embed_dataset,
-    kept_prototypes,
     load_teacher,
-    speaker_prototypes,
 )
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import load_speaker_model
@@ -61,80 +54,6 @@ def test_classes_are_mapped_by_name(trained, wavs):
         load_teacher(trained, ["anna", "zoe"])
     with pytest.raises(UserError, match="teacher_classes: 'rows'"):
         load_teacher(trained, speakers, classes="rows")
-
-
-def test_prototypes_are_mean_directions():
-    embeddings = torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0], [1.0, 0.0]])
-    labels = torch.tensor([0, 0, 1, 2])
-    half = 0.5**0.5
-    expected = torch.tensor([[half, half], [0.0, -1.0], [1.0, 0.0]])
-    torch.testing.assert_close(
-        speaker_prototypes(embeddings, labels, 3), expected
-    )
-
-
-@pytest.mark.parametrize("blocks", [0, 1])
-def test_prototypes_stand_in_for_classes(trained, wavs, blocks):
-    """Also where the teacher's own classifier has layers before its rows."""
-    model = load_speaker_model(trained)
-    model.classifier = Classifier(8, lin_blocks=blocks, lin_neurons=6)
-    embeddings = model.embed(wavs)
-    prototypes = speaker_prototypes(embeddings, torch.tensor([1, 0, 2]), 3)
-    teacher = Teacher(model, ["x", "y", "z"], prototypes)
-    cosines = teacher.cosines(model.features(wavs))
-    directions = normalize(embeddings, dim=-1)
-    expected = directions @ directions[[1, 0, 2]].T
-    torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=0)
-    assert not any(module.training for module in teacher.modules())
-
-
-def test_prototypes_through_load_teacher(trained, wavs):
-    def prototypes(model):
-        labels = torch.tensor([0, 1, 1])
-        return speaker_prototypes(model.embed(wavs), labels, 2)
-
-    teacher = load_teacher(trained, ["x", "y"], "prototypes", prototypes)
-    assert teacher.rows.shape == (2, 8)
-    assert teacher.cosines(teacher.features(wavs))[0].argmax() == 0
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-def test_prototypes_are_computed_once_for_all_processes_and_starts(
-    trained, corpus, tmp_path, monkeypatch
-):
-    model = load_speaker_model(trained)
-    path = str(tmp_path / "prototypes.pt")
-    asked = []
-    embed = embed_dataset
-    monkeypatch.setattr(
-        "imlkd_brain.distillation.teacher.embed_dataset",
-        lambda *args: asked.append(args) or embed(*args),
-    )
-
-    def kept(dataset=None, **options):
-        dataset = dataset or training_set(corpus)
-        n_before, state = len(asked), torch.random.get_rng_state()
-        rows = kept_prototypes(model, dataset, 4, path, {"seed": 1, **options})
-        # Nothing that comes after depends on whether they were there.
-        assert torch.equal(state, torch.random.get_rng_state())
-        return rows.tolist(), len(asked) - n_before
-
-    both = in_processes(2, tmp_path, kept)
-    expected = speaker_prototypes(*embed(model, training_set(corpus)), 4)
-    assert both == [(expected.tolist(), 1), (expected.tolist(), 0)]
-    assert kept() == (expected.tolist(), 0)
-    # Other options, other data, or half a file: computed anew.
-    assert kept(seed=2)[1] == kept()[1] == 1
-    (first, *_) = training_set(corpus).data.values()
-    os.utime(first["wav"], (1, 1))
-    assert kept()[1] == 1
-    with open(path, "r+b") as stream:
-        stream.truncate(100)
-    assert kept() == (expected.tolist(), 1)
 
 
 def test_layers_before_the_rows_are_applied(wavs):

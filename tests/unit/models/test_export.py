@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
-from synthetic import HPARAMS, TRAIN_SPEAKERS, small_model
+from synthetic import TRAIN_SPEAKERS, load_yaml, resolved_yaml, small_model
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.export import export_inference_folder, unwrapped
@@ -20,12 +19,9 @@ def trained(tmp_path):
         "output_folder": str(tmp_path),
         **small_model(),
     }
-    path = HPARAMS / "train_teacher.yaml"
-    with open(path, encoding="utf-8") as stream:
-        resolved = resolve_references(stream, options).getvalue()
+    resolved = resolved_yaml("train_teacher", options)
     (tmp_path / "hyperparams.yaml").write_text(resolved)
-    with open(path, encoding="utf-8") as stream:
-        hparams = load_hyperpyyaml(stream, options)
+    hparams = load_yaml("train_teacher", options)
     encoder = CategoricalEncoder()
     for speaker in TRAIN_SPEAKERS:
         encoder.add_label(speaker)

@@ -8,11 +8,8 @@ from helpers.teacher import training_set
 from synthetic import TRAIN_SPEAKERS, write_corpus, write_model
 from torch.nn.functional import normalize
 
-from imlkd_brain.distillation.teacher import (
-    Teacher,
-    embed_dataset,
-    load_teacher,
-)
+from imlkd_brain.distillation.prototypes import embed_dataset
+from imlkd_brain.distillation.teacher import Teacher, load_teacher
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.export import export_inference_folder
 from imlkd_brain.models.folder import find_inference_folder, load_speaker_model

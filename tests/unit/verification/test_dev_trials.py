@@ -5,12 +5,38 @@ from synthetic import RATE, write_corpus, write_wav
 
 from imlkd_brain.data.datasets import valid_dataset
 from imlkd_brain.errors import UserError
-from imlkd_brain.verification.dev_trials import valid_trials
+from imlkd_brain.verification.dev_trials import (
+    DevTrials,
+    check_valid_durations,
+    valid_trials,
+)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.mark.parametrize(
+    "durations", [[None, 2.0], ["full", None], [2.0], [], None, "full"]
+)
+def test_durations_begin_with_full_and_null_is_told_so(durations):
+    with pytest.raises(UserError, match=r"valid_durations: .*\[full, 2.0, 1.0"):
+        DevTrials(None, durations, RATE)
+
+
+def test_durations_are_full_or_seconds():
+    read = check_valid_durations(["full", 2.0, 1])
+    assert read == {"full": None, "2s": 2.0, "1s": 1}
+    with pytest.raises(UserError, match="valid_durations: 'whole' is neither"):
+        check_valid_durations(["full", "whole"])
+
+
+def test_without_a_list_there_are_no_dev_trials(corpus):
+    valid = valid_dataset(str(corpus / "dev.csv"), "", RATE)
+    assert DevTrials(None, ["full"], RATE).open(valid, valid) is None
+    trials = DevTrials(str(corpus / "dev.txt"), ["full"], RATE, True)
+    assert trials.open(valid, valid) is trials
 
 
 def test_dev_trials_must_be_in_the_annotation(corpus, tmp_path):

@@ -1,0 +1,166 @@
+"""Mean teacher embeddings as classes, for speakers the teacher never saw.
+
+Authors: IML-KD contributors
+"""
+
+import hashlib
+import os
+from pickle import UnpicklingError
+
+import torch
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from imlkd_brain.errors import UserError
+from imlkd_brain.files import in_place_of
+from imlkd_brain.precision import full_float32
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import run_on_main
+
+
+@torch.no_grad()
+def speaker_prototypes(embeddings, labels, n_speakers):
+    """Return the mean direction of each speaker's embeddings.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        (utterances, dim).
+    labels : torch.Tensor
+        (utterances,) speaker indices.
+    n_speakers : int
+        Number of rows to return.
+
+    Returns
+    -------
+    prototypes : torch.Tensor
+        (n_speakers, dim), unit length.
+
+    Example
+    -------
+    >>> emb = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> speaker_prototypes(emb, torch.tensor([0, 0, 1]), 2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    directions = normalize(embeddings, dim=-1)
+    sums = directions.new_zeros(n_speakers, directions.shape[-1])
+    sums.index_add_(0, labels.to(sums.device), directions)
+    return normalize(sums, dim=-1)
+
+
+@torch.no_grad()
+@full_float32()
+def embed_dataset(model, dataset, device="cpu", batch_size=64):
+    """Embed every item of a training set once, for prototypes.
+
+    Arguments
+    ---------
+    model : SpeakerModel
+        The model that embeds.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives sig, all of one length, and spk_id_encoded.
+    device : str
+        Where to embed; the model is moved there and back.
+    batch_size : int
+        Utterances in a batch.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        (utterances, dim).
+    labels : torch.Tensor
+        (utterances,) speaker indices.
+    """
+    home = next(model.parameters()).device
+    model.to(device)
+    embeddings, labels = [], []
+    # A loader draws a number, which the caller's stream must not miss.
+    with torch.random.fork_rng(devices=[]):
+        for batch in tqdm(
+            make_dataloader(dataset, batch_size=batch_size),
+            desc="teacher prototypes",
+            dynamic_ncols=True,
+        ):
+            wavs, lens = batch.to(device).sig
+            embeddings.append(model.embed(wavs, lens).cpu())
+            labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+    model.to(home)
+    return torch.cat(embeddings), torch.cat(labels)
+
+
+def kept_prototypes(dataset, device, model, n_speakers, path, options):
+    """Prototypes of a training set, computed once and kept in a file.
+
+    The main process computes them where the file is of another teacher,
+    other data or other options; the other processes, and a later start of
+    the same training, read them.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        See :func:`embed_dataset`.
+    device : str
+        Where to embed.
+    model : SpeakerModel
+        The model that embeds.
+    n_speakers : int
+        Number of prototypes.
+    path : str
+        The file.
+    options : dict
+        What else decides which samples the dataset gives.
+
+    Returns
+    -------
+    prototypes : torch.Tensor
+        (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    run_on_main(
+        _keep_prototypes,
+        args=[dataset, device, model, n_speakers, path, options],
+    )
+    return torch.load(path, weights_only=True)["prototypes"]
+
+
+def _keep_prototypes(dataset, device, model, n_speakers, path, options):
+    """Compute and write prototypes, unless they are there."""
+    key = _prototypes_key(model, dataset, n_speakers, options)
+    try:
+        if torch.load(path, weights_only=True)["key"] == key:
+            return
+    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError):
+        # None yet, or half of them: they are written anew.
+        pass
+    embeddings, labels = embed_dataset(model, dataset, device)
+    prototypes = speaker_prototypes(embeddings, labels, n_speakers)
+    try:
+        with in_place_of(path) as temporary:
+            torch.save({"key": key, "prototypes": prototypes}, temporary)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: the teacher's prototypes cannot be kept there ({error}); "
+            "make room, or give another output_folder."
+        ) from error
+
+
+def _prototypes_key(model, dataset, n_speakers, options):
+    """Hash what prototypes depend on: teacher, utterances, options."""
+    digest = hashlib.sha256(
+        f"{model.key} {n_speakers} {sorted(options.items())}".encode()
+    )
+    for name, row in dataset.data.items():
+        digest.update(f"{name} {sorted(row.items())}".encode())
+        try:
+            # All of a large corpus is not read for this.
+            found = os.stat(row["wav"])
+        except OSError:
+            # Named by its path when it is read.
+            continue
+        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Unit tests of ``imlkd_brain.distillation.prototypes``."""
+
+import os
+
+import pytest
+import torch
+from helpers.teacher import training_set
+from synthetic import in_processes, write_corpus, write_model
+from torch.nn.functional import normalize
+
+from imlkd_brain.distillation.prototypes import (
+    embed_dataset,
+    kept_prototypes,
+    speaker_prototypes,
+)
+from imlkd_brain.distillation.teacher import Teacher, load_teacher
+from imlkd_brain.models.folder import load_speaker_model
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training output folder; its inference folder is in it."""
+    return write_model(tmp_path_factory.mktemp("models") / "run").parent
+
+
+@pytest.fixture(scope="module")
+def wavs():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 8000, generator=generator)
+
+
+def test_prototypes_are_mean_directions():
+    embeddings = torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 2])
+    half = 0.5**0.5
+    expected = torch.tensor([[half, half], [0.0, -1.0], [1.0, 0.0]])
+    torch.testing.assert_close(
+        speaker_prototypes(embeddings, labels, 3), expected
+    )
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_prototypes_stand_in_for_classes(trained, wavs, blocks):
+    """Also where the teacher's own classifier has layers before its rows."""
+    model = load_speaker_model(trained)
+    model.classifier = Classifier(8, lin_blocks=blocks, lin_neurons=6)
+    embeddings = model.embed(wavs)
+    prototypes = speaker_prototypes(embeddings, torch.tensor([1, 0, 2]), 3)
+    teacher = Teacher(model, ["x", "y", "z"], prototypes)
+    cosines = teacher.cosines(model.features(wavs))
+    directions = normalize(embeddings, dim=-1)
+    expected = directions @ directions[[1, 0, 2]].T
+    torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=0)
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_prototypes_through_load_teacher(trained, wavs):
+    def prototypes(model, n_speakers):
+        labels = torch.tensor([0, 1, 1])
+        return speaker_prototypes(model.embed(wavs), labels, n_speakers)
+
+    teacher = load_teacher(trained, ["x", "y"], "prototypes", prototypes)
+    assert teacher.rows.shape == (2, 8)
+    assert teacher.cosines(teacher.features(wavs))[0].argmax() == 0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def test_prototypes_are_computed_once_for_all_processes_and_starts(
+    trained, corpus, tmp_path, monkeypatch
+):
+    model = load_speaker_model(trained)
+    path = str(tmp_path / "prototypes.pt")
+    asked = []
+    embed = embed_dataset
+    monkeypatch.setattr(
+        "imlkd_brain.distillation.prototypes.embed_dataset",
+        lambda *args: asked.append(args) or embed(*args),
+    )
+
+    def kept(dataset=None, **options):
+        dataset = dataset or training_set(corpus)
+        n_before, state = len(asked), torch.random.get_rng_state()
+        rows = kept_prototypes(
+            dataset, "cpu", model, 4, path, {"seed": 1, **options}
+        )
+        # Nothing that comes after depends on whether they were there.
+        assert torch.equal(state, torch.random.get_rng_state())
+        return rows.tolist(), len(asked) - n_before
+
+    both = in_processes(2, tmp_path, kept)
+    expected = speaker_prototypes(*embed(model, training_set(corpus)), 4)
+    assert both == [(expected.tolist(), 1), (expected.tolist(), 0)]
+    assert kept() == (expected.tolist(), 0)
+    # Other options, other data, or half a file: computed anew.
+    assert kept(seed=2)[1] == kept()[1] == 1
+    (first, *_) = training_set(corpus).data.values()
+    os.utime(first["wav"], (1, 1))
+    assert kept()[1] == 1
+    with open(path, "r+b") as stream:
+        stream.truncate(100)
+    assert kept() == (expected.tolist(), 1)
