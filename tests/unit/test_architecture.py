@@ -31,9 +31,12 @@ CORPORA_MAY_IMPORT = {"errors", "files", "locks", "corpora"}
 
 MOST_LINES = 500
 MOST_LINES_OF_A_SCRIPT = 250
-# These wait for their turn.
-MAY_BE_LONGER = {"trained_with.py"}
-MAY_BE_LONGER |= {"objective.py", "integrated_inputs.py"}
+# One job each, and a little longer; they may not grow.
+MAY_BE_LONGER = {
+    "trained_with.py": 580,
+    "objective.py": 505,
+    "integrated_inputs.py": 515,
+}
 
 
 def modules():
@@ -152,7 +155,7 @@ def test_modules_and_scripts_are_short():
     ):
         for path in paths:
             lines = len(path.read_text(encoding="utf-8").splitlines())
-            if lines > most and path.name not in MAY_BE_LONGER:
+            if lines > MAY_BE_LONGER.get(path.name, most):
                 long.append(
                     f"{path.relative_to(ROOT)}: {lines} of {most} lines"
                 )
