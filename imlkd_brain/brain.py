@@ -14,11 +14,8 @@ import speechbrain as sb
 from imlkd_brain import distributed
 from imlkd_brain.bookkeeping import EpochMeans, log_epoch
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
-from imlkd_brain.distillation.objective import (
-    BRANCHES,
-    Outputs,
-    gradient_shares,
-)
+from imlkd_brain.distillation.gradient_shares import gradient_shares
+from imlkd_brain.distillation.objective import BRANCHES, Outputs
 from imlkd_brain.errors import UserError
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
 from imlkd_brain.precision import full_float32

@@ -12,9 +12,6 @@ Enhanced Speaker Verification", arXiv 2409.09389 (2024).
 Authors: IML-KD contributors
 """
 
-import numbers
-from dataclasses import dataclass
-
 import torch
 
 from imlkd_brain.distillation.attribution import (
@@ -28,6 +25,13 @@ from imlkd_brain.distillation.attribution import (
     float32_or_better,
     integrated_gradients,
     random_like,
+)
+from imlkd_brain.distillation.segments import (
+    Segment,
+    check_durations,
+    draw_duration,
+    is_number,
+    random_segments,
 )
 from imlkd_brain.errors import UserError
 
@@ -45,25 +49,6 @@ BASELINES = ("zero", "noise")
 # A map whose standard deviation is below this share of its peak is constant
 # up to float32 rounding; dividing by that deviation would only amplify noise.
 _CONSTANT = 1e-6
-
-
-@dataclass
-class Segment:
-    """Random crops of a batch's utterances.
-
-    Arguments
-    ---------
-    features : torch.Tensor
-        Shape (B, frames, F), mean zero over time.
-    seconds : float
-        The duration that was drawn for the batch.
-    start : torch.Tensor
-        First frame of each crop in its utterance, shape (B,), int64.
-    """
-
-    features: torch.Tensor
-    seconds: float
-    start: torch.Tensor
 
 
 def integrated_inputs(
@@ -157,121 +142,6 @@ def integrated_inputs(
     )
 
 
-def random_segments(feats, n_frames, generator=None):
-    """A random crop of each utterance, mean-normalised again over its time.
-
-    Arguments
-    ---------
-    feats : torch.Tensor
-        Shape (B, T, F).
-    n_frames : int
-        Length of the crops; with ``n_frames >= T`` the crop is the utterance.
-    generator : torch.Generator, optional
-        Source of the starts, uniform over those that fit, one per item.
-
-    Returns
-    -------
-    segments : torch.Tensor
-        Shape (B, min(n_frames, T), F), mean zero over time.
-    start : torch.Tensor
-        First frame of each, shape (B,), int64.
-
-    Raises
-    ------
-    UserError
-        For fewer than one frame.
-
-    Example
-    -------
-    >>> segments, start = random_segments(torch.rand(4, 200, 80), 100)
-    >>> segments.shape, start.shape
-    (torch.Size([4, 100, 80]), torch.Size([4]))
-    """
-    check_positive_integer("n_frames", n_frames)
-    length = feats.shape[1]
-    if n_frames < length:
-        starts = torch.randint(
-            length - n_frames + 1,
-            (len(feats), 1),
-            generator=generator,
-            device=generator.device if generator is not None else "cpu",
-        ).to(feats.device, non_blocking=True)
-        frames = starts + torch.arange(n_frames, device=feats.device)
-        items = torch.arange(len(feats), device=feats.device)[:, None]
-        feats = feats[items, frames]
-    else:
-        starts = torch.zeros(
-            len(feats), 1, dtype=torch.int64, device=feats.device
-        )
-    return feats - feats.mean(1, keepdim=True), starts.squeeze(1)
-
-
-def draw_duration(durations, generator=None):
-    """One of the durations, each equally likely.
-
-    Arguments
-    ---------
-    durations : list of float
-        Seconds.
-    generator : torch.Generator, optional
-        Source of the draw.
-
-    Returns
-    -------
-    float
-        Seconds.
-
-    Raises
-    ------
-    UserError
-        For an empty list or a duration that is not positive.
-
-    Example
-    -------
-    >>> draw_duration([2.0])
-    2.0
-    """
-    check_durations(durations)
-    index = torch.randint(
-        len(durations),
-        (),
-        generator=generator,
-        device=generator.device if generator is not None else "cpu",
-    )
-    return float(durations[int(index)])
-
-
-def check_durations(durations):
-    """Refuse an empty list and durations that are not positive numbers.
-
-    Arguments
-    ---------
-    durations : list of float
-        Seconds.
-
-    Raises
-    ------
-    UserError
-        In one sentence that names the key.
-
-    Example
-    -------
-    >>> check_durations([1.0, 2.0])
-    """
-    if not isinstance(durations, (list, tuple)) or not durations:
-        raise UserError(
-            f"durations is {durations!r}, but integrated inputs are segments "
-            "of various durations: give a list of seconds such as "
-            "[1.0, 2.0, 3.0]."
-        )
-    for duration in durations:
-        if not _is_number(duration) or not 0 < duration < float("inf"):
-            raise UserError(
-                f"durations holds {duration!r}, but each must be a positive "
-                "number of seconds: correct the list."
-            )
-
-
 class IntegratedInputs:
     """Every choice about ``I(x_d)`` in one object that the YAML builds.
 
@@ -347,12 +217,12 @@ class IntegratedInputs:
             check_positive_integer("internal_batch_size", internal_batch_size)
         check_durations(durations)
         _check_shaping(gate, max_weight, keep)
-        if not _is_number(frame_rate) or not 0 < frame_rate < float("inf"):
+        if not is_number(frame_rate) or not 0 < frame_rate < float("inf"):
             raise UserError(
                 f"frame_rate is {frame_rate!r}, but must be a positive number "
                 "of frames per second: 100 for a hop of 10 ms."
             )
-        if not _is_number(scale) or not 0 < scale < float("inf"):
+        if not is_number(scale) or not 0 < scale < float("inf"):
             raise UserError(
                 f"scale is {scale!r}, but must be a positive number: 30 for "
                 "example."
@@ -493,21 +363,16 @@ def _as_spectrum(baseline):
 
 def _check_shaping(gate, max_weight, keep):
     """Refuse gate, max_weight or keep out of range."""
-    if not _is_number(gate) or not 0 <= gate <= 1:
+    if not is_number(gate) or not 0 <= gate <= 1:
         raise UserError(
             f"gate is {gate!r}, but must be between 0 (no gating) and 1."
         )
-    if not _is_number(max_weight) or not max_weight >= 1:
+    if not is_number(max_weight) or not max_weight >= 1:
         raise UserError(
             f"max_weight is {max_weight!r}, but must be at least 1, the mean "
             "weight."
         )
-    if not _is_number(keep) or not 0 < keep <= 1:
+    if not is_number(keep) or not 0 < keep <= 1:
         raise UserError(
             f"keep is {keep!r}, but must be a share above 0 and up to 1."
         )
-
-
-def _is_number(value):
-    """Whether it is a real number; True and False are not meant as numbers."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -227,7 +227,7 @@ def test_a_teacher_of_another_rate_is_one_sentence(corpus, output):
 def test_a_corpus_of_another_rate_is_one_sentence(corpus, output):
     yaml = str(HPARAMS / "train_teacher.yaml")
     arguments = options(corpus, output / "wrong", sample_rate=16000)
-    with pytest.raises(UserError, match=r"mono files at 16000 Hz .*8000 Hz"):
+    with pytest.raises(UserError, match=r"mono audio at 16000 Hz, .*8000 Hz"):
         train_kd.main([yaml, *arguments])
 
 

@@ -16,10 +16,10 @@ from imlkd_brain.errors import UserError
 from imlkd_brain.models.export import inherited_speakers, write_names
 from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
 from imlkd_brain.models.initial_weights import keep_speakers, start_from
+from imlkd_brain.options import differences
 from imlkd_brain.trained_with import (
     RECORD,
     TrainingRecord,
-    differences,
     model_identity,
     read_record,
 )

@@ -1,0 +1,151 @@
+"""Random segments of training chunks, of various durations.
+
+Authors: IML-KD contributors
+"""
+
+import numbers
+from dataclasses import dataclass
+
+import torch
+
+from imlkd_brain.distillation.attribution import check_positive_integer
+from imlkd_brain.errors import UserError
+
+
+@dataclass
+class Segment:
+    """Random crops of a batch's utterances.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        Shape (B, frames, F), mean zero over time.
+    seconds : float
+        The duration that was drawn for the batch.
+    start : torch.Tensor
+        First frame of each crop in its utterance, shape (B,), int64.
+    """
+
+    features: torch.Tensor
+    seconds: float
+    start: torch.Tensor
+
+
+def random_segments(feats, n_frames, generator=None):
+    """A random crop of each utterance, mean-normalised again over its time.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    n_frames : int
+        Length of the crops; with ``n_frames >= T`` the crop is the utterance.
+    generator : torch.Generator, optional
+        Source of the starts, uniform over those that fit, one per item.
+
+    Returns
+    -------
+    segments : torch.Tensor
+        Shape (B, min(n_frames, T), F), mean zero over time.
+    start : torch.Tensor
+        First frame of each, shape (B,), int64.
+
+    Raises
+    ------
+    UserError
+        For fewer than one frame.
+
+    Example
+    -------
+    >>> segments, start = random_segments(torch.rand(4, 200, 80), 100)
+    >>> segments.shape, start.shape
+    (torch.Size([4, 100, 80]), torch.Size([4]))
+    """
+    check_positive_integer("n_frames", n_frames)
+    length = feats.shape[1]
+    if n_frames < length:
+        starts = torch.randint(
+            length - n_frames + 1,
+            (len(feats), 1),
+            generator=generator,
+            device=generator.device if generator is not None else "cpu",
+        ).to(feats.device, non_blocking=True)
+        frames = starts + torch.arange(n_frames, device=feats.device)
+        items = torch.arange(len(feats), device=feats.device)[:, None]
+        feats = feats[items, frames]
+    else:
+        starts = torch.zeros(
+            len(feats), 1, dtype=torch.int64, device=feats.device
+        )
+    return feats - feats.mean(1, keepdim=True), starts.squeeze(1)
+
+
+def draw_duration(durations, generator=None):
+    """One of the durations, each equally likely.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+    generator : torch.Generator, optional
+        Source of the draw.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        For an empty list or a duration that is not positive.
+
+    Example
+    -------
+    >>> draw_duration([2.0])
+    2.0
+    """
+    check_durations(durations)
+    index = torch.randint(
+        len(durations),
+        (),
+        generator=generator,
+        device=generator.device if generator is not None else "cpu",
+    )
+    return float(durations[int(index)])
+
+
+def check_durations(durations):
+    """Refuse an empty list and durations that are not positive numbers.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds.
+
+    Raises
+    ------
+    UserError
+        In one sentence that names the key.
+
+    Example
+    -------
+    >>> check_durations([1.0, 2.0])
+    """
+    if not isinstance(durations, (list, tuple)) or not durations:
+        raise UserError(
+            f"durations is {durations!r}, but integrated inputs are segments "
+            "of various durations: give a list of seconds such as "
+            "[1.0, 2.0, 3.0]."
+        )
+    for duration in durations:
+        if not is_number(duration) or not 0 < duration < float("inf"):
+            raise UserError(
+                f"durations holds {duration!r}, but each must be a positive "
+                "number of seconds: correct the list."
+            )
+
+
+def is_number(value):
+    """Whether it is a real number; True and False are not meant as numbers."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
