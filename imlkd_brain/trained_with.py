@@ -1,9 +1,9 @@
-"""What a training was started with, kept beside its checkpoints.
+"""Records what a training was started with, beside its checkpoints.
 
-A folder holds the checkpoints of one training. ``trained_with.json`` says of
-which: the resolved hyperparameters, the run options that change the result,
-and what the data and the teacher are. A start with other options stops before
-it changes anything, so that no model is taken for another.
+A folder holds the checkpoints of one training. ``trained_with.json`` has the
+hyperparameters and run options that change its result, and the content of its
+data and teacher. A start with other options stops before it changes anything,
+so no model is taken for another.
 
 Authors: IML-KD contributors
 """

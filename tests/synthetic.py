@@ -13,7 +13,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 
-from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.models.export import TrainedModel, export_inference_folder
 from imlkd_brain.settings import resolve_base
 from speechbrain.dataio.encoder import CategoricalEncoder
 
@@ -121,7 +121,9 @@ def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
     model.eval()
     classifier = hparams["classifier"](out_neurons=len(speakers))
     return export_inference_folder(
-        folder / "inference", resolved, model, classifier, encoder
+        folder / "inference",
+        resolved,
+        TrainedModel(model, classifier, encoder),
     )
 
 

@@ -1,9 +1,8 @@
-"""A trained model as a folder that SpeechBrain's inference classes load.
+"""Writes a trained model as a folder that SpeechBrain's classes load.
 
 ``SpeakerRecognition.from_hparams(source=folder, savedir=folder)`` and
-``EncoderClassifier.from_hparams`` accept what :func:`export_inference_folder`
-writes; so do this recipe's teacher, ``verify.py`` and ``explain.py``. One
-format on disk for every use of a model.
+``EncoderClassifier.from_hparams`` load it, and so does this recipe, as a
+teacher and in ``verify.py`` and ``explain.py``.
 
 Authors: IML-KD contributors
 """
@@ -12,6 +11,7 @@ import copy
 import os
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_whole
 from imlkd_brain.models.features import has_statistics
 from imlkd_brain.models.folder import (
+    INFERENCE,
+    STATISTICS_FILE,
     TEACHER_SPEAKERS,
     load_speaker_model,
     read_names,
@@ -35,22 +37,51 @@ PARALLEL = (DataParallel, DistributedDataParallel)
 LARGEST_ERROR = 1e-2  # relative, of an export's output
 
 
+@dataclass
+class TrainedModel:
+    """The modules of a training that make up a speaker model.
+
+    Arguments
+    ---------
+    embedding_model : torch.nn.Module
+        Maps (batch, time, mel) to (batch, 1, dim).
+    classifier : torch.nn.Module
+        Maps (batch, 1, dim) to cosines (batch, 1, speakers).
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers, in the order of the classifier's rows.
+    sample_rate : int
+        In Hz.
+    compute_features : torch.nn.Module, optional
+        The features of the training; those of the YAML if left out.
+    mean_var_norm : torch.nn.Module, optional
+        The normalisation of the training; that of the YAML if left out. One
+        of type global is needed, since its statistics are saved.
+    """
+
+    embedding_model: torch.nn.Module
+    classifier: torch.nn.Module
+    label_encoder: object
+    sample_rate: int = 16000
+    compute_features: torch.nn.Module = None
+    mean_var_norm: torch.nn.Module = None
+
+    def without_wrappers(self):
+        """Return the same model with modules as the YAML describes them."""
+        modules = {
+            name: unwrapped(module)
+            for name, module in vars(self).items()
+            if isinstance(module, torch.nn.Module)
+        }
+        return replace(self, **modules)
+
+
 def export_inference_folder(
-    folder,
-    hyperparameters,
-    embedding_model,
-    classifier,
-    label_encoder,
-    sample_rate=16000,
-    compute_features=None,
-    mean_var_norm=None,
-    trained_with=None,
-    teacher_speakers=(),
+    folder, hyperparameters, model, trained_with=None, teacher_speakers=()
 ):
     """Write a SpeechBrain inference folder for a trained speaker model.
 
     The folder is built beside its final place, loaded back, compared with the
-    trained model and renamed then, so that it is either right or absent.
+    trained model, and then renamed. So it is either right or absent.
 
     Arguments
     ---------
@@ -61,25 +92,13 @@ def export_inference_folder(
         ``speechbrain.core.create_experiment_directory`` leaves in the output
         folder (``hyperparams.yaml``). Its keys ``compute_features``,
         ``mean_var_norm``, ``embedding_model`` and ``classifier`` are copied.
-    embedding_model : torch.nn.Module
-        Maps (batch, time, mel) to (batch, 1, dim).
-    classifier : torch.nn.Module
-        Maps (batch, 1, dim) to cosines (batch, 1, speakers).
-    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        The training speakers, in the order of the classifier's rows.
-    sample_rate : int
-        In Hz.
-    compute_features : torch.nn.Module, optional
-        What the model was trained on; without it, what the YAML describes.
-    mean_var_norm : torch.nn.Module, optional
-        The normalisation that was trained with; needed where it is of type
-        global, whose statistics are saved too. Without it, what the YAML
-        describes.
+    model : TrainedModel
+        The trained modules.
     trained_with : imlkd_brain.trained_with.TrainingRecord, optional
-        What the model was trained with; its file goes into the folder.
+        The record of the training; its file goes into the folder.
     teacher_speakers : sequence of str
-        Speakers that its teachers or initial weights were trained on, kept in
-        ``teacher_speakers.txt``, so that nobody tests the model on them.
+        Speakers that its teachers or initial weights were trained on. They
+        go into ``teacher_speakers.txt``, and nobody tests the model on them.
 
     Returns
     -------
@@ -90,22 +109,38 @@ def export_inference_folder(
     ------
     UserError
         If the YAML lacks one of the keys, the normalisation is of type
-        global and has seen no features, or what was written does not give the
+        global and has seen no features, or the folder does not give the
         trained model's embeddings. An older export is left as it is.
     """
-    folder = Path(folder)
-    if mean_var_norm is not None:
-        mean_var_norm = unwrapped(mean_var_norm)
-    if has_statistics(mean_var_norm) and not mean_var_norm.count:
-        raise UserError(
-            "mean_var_norm: norm_type is global, but it has seen no features, "
-            "so there are no statistics to export; train first."
-        )
-    yaml = YAML()
+    folder, model = Path(folder), model.without_wrappers()
+    description = _describe(hyperparameters, model)
+    building = folder.with_name(folder.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    with open(building / "hyperparams.yaml", "w", encoding="utf-8") as stream:
+        stream.write(HEADER)
+        YAML().dump(description, stream)
+    _save_modules(building, model)
+    if teacher_speakers:
+        write_names(building / TEACHER_SPEAKERS, teacher_speakers)
+    if trained_with is not None:
+        trained_with.write(building)
+    _check_export(building, model)
+    older = folder.with_name(folder.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, older)
+    os.replace(building, folder)
+    shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def _describe(hyperparameters, model):
+    """Return the YAML of an inference folder."""
     with open(hyperparameters, encoding="utf-8") as stream:
-        source = yaml.load(stream)
+        source = YAML().load(stream)
     description = CommentedMap()
-    description["sample_rate"] = sample_rate
+    description["sample_rate"] = model.sample_rate
     for key in (*FEATURE_KEYS, "embedding_model", "classifier"):
         if key not in source:
             raise UserError(
@@ -114,22 +149,13 @@ def export_inference_folder(
                 "hparams/iml_kd.yaml."
             )
         description[key] = source[key]
-    normalisation = description["mean_var_norm"]
-    if (
-        mean_var_norm is None
-        and normalisation.tag.value.endswith("InputNormalization")
-        and normalisation.get("norm_type", "global") == "global"
-    ):
-        raise UserError(
-            f"{hyperparameters}: mean_var_norm is of norm_type global, whose "
-            "statistics were not given; pass the trained mean_var_norm."
-        )
+    _check_statistics(hyperparameters, description, model.mean_var_norm)
     # In training the number of speakers is derived from the data, so the
     # YAML holds a constructor (!name:) that inference needs as an object.
     classifier_node = description["classifier"]
     tag = classifier_node.tag.value
     classifier_node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
-    classifier_node["out_neurons"] = len(label_encoder)
+    classifier_node["out_neurons"] = len(model.label_encoder)
     # SpeakerRecognition asks for this module even where it is not used.
     description["mean_var_norm_emb"] = _new(
         "speechbrain.processing.features.InputNormalization",
@@ -141,56 +167,58 @@ def export_inference_folder(
     )
     # Without it SpeechBrain's classes resample every file to 16 kHz.
     description["audio_normalizer"] = _new(
-        "speechbrain.dataio.preprocess.AudioNormalizer", sample_rate=sample_rate
+        "speechbrain.dataio.preprocess.AudioNormalizer",
+        sample_rate=model.sample_rate,
     )
-    names = (
-        *FEATURE_KEYS,
-        "embedding_model",
-        "classifier",
-        "mean_var_norm_emb",
+    description["modules"] = _references(
+        [*FEATURE_KEYS, "embedding_model", "classifier", "mean_var_norm_emb"]
     )
-    description["modules"] = _references(names)
     loadables = ["embedding_model", "classifier", "label_encoder"]
-    if has_statistics(mean_var_norm):
+    if has_statistics(model.mean_var_norm):
         loadables.append("mean_var_norm")
     description["pretrainer"] = _new(
         "speechbrain.utils.parameter_transfer.Pretrainer",
         loadables=_references(loadables),
     )
+    return description
 
-    building = folder.with_name(folder.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    with open(building / "hyperparams.yaml", "w", encoding="utf-8") as stream:
-        stream.write(HEADER)
-        yaml.dump(description, stream)
-    embedding_model, classifier = map(unwrapped, (embedding_model, classifier))
-    torch.save(_on_cpu(embedding_model), building / "embedding_model.ckpt")
-    torch.save(_on_cpu(classifier), building / "classifier.ckpt")
-    label_encoder.save(building / "label_encoder.ckpt")
-    if has_statistics(mean_var_norm):
+
+def _check_statistics(hyperparameters, description, mean_var_norm):
+    """Refuse a global normalisation without statistics."""
+    if has_statistics(mean_var_norm) and not mean_var_norm.count:
+        raise UserError(
+            "mean_var_norm: norm_type is global, but it has seen no features, "
+            "so there are no statistics to export; train first."
+        )
+    normalisation = description["mean_var_norm"]
+    if (
+        mean_var_norm is None
+        and normalisation.tag.value.endswith("InputNormalization")
+        and normalisation.get("norm_type", "global") == "global"
+    ):
+        raise UserError(
+            f"{hyperparameters}: mean_var_norm is of norm_type global, whose "
+            "statistics were not given; pass the trained mean_var_norm."
+        )
+
+
+def _save_modules(folder, model):
+    """Write the checkpoints of an inference folder."""
+    for name in ("embedding_model", "classifier"):
+        state = getattr(model, name).state_dict()
+        state = {key: value.detach().cpu() for key, value in state.items()}
+        torch.save(state, folder / f"{name}.ckpt")
+    model.label_encoder.save(folder / "label_encoder.ckpt")
+    norm = model.mean_var_norm
+    if has_statistics(norm):
         torch.save(
             {
-                "count": int(mean_var_norm.count),
-                "glob_mean": mean_var_norm.glob_mean.detach().cpu(),
-                "glob_std": mean_var_norm.glob_std.detach().cpu(),
+                "count": int(norm.count),
+                "glob_mean": norm.glob_mean.detach().cpu(),
+                "glob_std": norm.glob_std.detach().cpu(),
             },
-            building / "mean_var_norm.ckpt",
+            folder / STATISTICS_FILE,
         )
-    if teacher_speakers:
-        write_names(building / TEACHER_SPEAKERS, teacher_speakers)
-    if trained_with is not None:
-        trained_with.write(building)
-    _check_export(
-        building, (compute_features, mean_var_norm), embedding_model, classifier
-    )
-    older = folder.with_name(folder.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, older)
-    os.replace(building, folder)
-    shutil.rmtree(older, ignore_errors=True)
-    return folder
 
 
 def _new(class_name, **arguments):
@@ -259,22 +287,15 @@ def _wrapped(module):
     return module._modules.get("_orig_mod")
 
 
-def _on_cpu(module):
-    """Return a module's state on the CPU."""
-    return {k: v.detach().cpu() for k, v in module.state_dict().items()}
-
-
 @torch.no_grad()
-def _check_export(folder, features, embedding_model, classifier):
+def _check_export(folder, model):
     """Load an export as its users do; refuse one that is another model.
 
     Arguments
     ---------
     folder : Path
         The folder that was written.
-    features : tuple
-        The training's compute_features and mean_var_norm, each may be None.
-    embedding_model, classifier : torch.nn.Module
+    model : TrainedModel
         The trained modules, without wrappers.
 
     Raises
@@ -283,14 +304,13 @@ def _check_export(folder, features, embedding_model, classifier):
         If it does not load, or gives other embeddings or cosines.
     """
     loaded = load_speaker_model(folder)
+    embedding_model, classifier = model.embedding_model, model.classifier
     device = next(embedding_model.parameters()).device
     loaded.to(device)
-    compute_features, mean_var_norm = features
-    if compute_features is None:
-        compute_features = loaded.compute_features
-    if mean_var_norm is None:
-        mean_var_norm = loaded.mean_var_norm
-    compute_features = unwrapped(compute_features)
+    compute_features, mean_var_norm = (
+        getattr(loaded if getattr(model, name) is None else model, name)
+        for name in FEATURE_KEYS
+    )
     trained = (compute_features, mean_var_norm, embedding_model, classifier)
     generator = torch.Generator().manual_seed(0)
     wavs = torch.randn(1, loaded.sample_rate, generator=generator).to(device)
@@ -356,12 +376,16 @@ def export_training(
     ---------
     modules : torch.nn.ModuleDict
         The Brain's.
-    label_encoder, sample_rate, trained_with
-        See :func:`export_inference_folder`.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The training speakers.
+    sample_rate : int
+        In Hz.
     folders : tuple of str
         The output folder, where ``inference`` goes, and the save folder.
+    trained_with : imlkd_brain.trained_with.TrainingRecord, optional
+        See :func:`export_inference_folder`.
     teacher : imlkd_brain.distillation.teacher.Teacher, optional
-        Its speakers are kept with the model.
+        The teacher, whose speakers are stored with the model.
 
     Returns
     -------
@@ -369,22 +393,25 @@ def export_training(
         The folder written.
     """
     output_folder, save_folder = map(Path, folders)
-    return export_inference_folder(
-        output_folder / "inference",
-        output_folder / "hyperparams.yaml",
+    model = TrainedModel(
         modules["embedding_model"],
         modules["classifier"],
         label_encoder,
         sample_rate,
         modules["compute_features"],
         modules["mean_var_norm"],
+    )
+    return export_inference_folder(
+        output_folder / INFERENCE,
+        output_folder / "hyperparams.yaml",
+        model,
         trained_with,
         inherited_speakers(save_folder, teacher),
     )
 
 
 def inherited_speakers(save_folder, teacher=None):
-    """Speakers that a model has learnt through its teacher or first weights.
+    """Return the speakers that a model learnt from teacher or first weights.
 
     Arguments
     ---------

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 import speechbrain as sb
 from imlkd_brain.data.audio import read_audio
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.models.export import TrainedModel, export_inference_folder
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.verification.dev_trials import dev_eer
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -51,10 +51,12 @@ def test_global_normalisation_is_kept_and_exported(make, corpus, tmp_path):
         return export_inference_folder(
             tmp_path / "inference",
             resolved,
-            brain.modules.embedding_model,
-            brain.modules.classifier,
-            encoder,
-            **more,
+            TrainedModel(
+                brain.modules.embedding_model,
+                brain.modules.classifier,
+                encoder,
+                **more,
+            ),
         )
 
     with pytest.raises(UserError, match="norm_type global"):

@@ -5,7 +5,11 @@ import torch
 from synthetic import TRAIN_SPEAKERS, load_yaml, resolved_yaml, small_model
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.export import export_inference_folder, unwrapped
+from imlkd_brain.models.export import (
+    TrainedModel,
+    export_inference_folder,
+    unwrapped,
+)
 from imlkd_brain.models.folder import load_speaker_model
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -36,6 +40,13 @@ def trained(tmp_path):
         "compute_features": hparams["compute_features"],
         "mean_var_norm": hparams["mean_var_norm"],
     }
+
+
+def export(trained):
+    """Export the modules of the fixture."""
+    modules = dict(trained)
+    places = modules.pop("folder"), modules.pop("hyperparameters")
+    return export_inference_folder(*places, TrainedModel(**modules))
 
 
 def embed(trained, wavs):
@@ -78,7 +89,7 @@ def test_a_wrapped_model_is_exported_as_the_model(trained, wrap):
             continue
         trained[name] = wrap(trained[name])
     modes = [m.training for m in trained["embedding_model"].modules()]
-    folder = export_inference_folder(**trained)
+    folder = export(trained)
     # As it was, wrapped and in the same mode.
     assert modes == [m.training for m in trained["embedding_model"].modules()]
     assert names != list(trained["embedding_model"].state_dict())
@@ -107,17 +118,17 @@ def test_a_submodule_of_the_name_module_is_no_wrapper():
 def test_another_model_than_the_trained_one_does_not_replace_an_export(
     trained,
 ):
-    export_inference_folder(**trained)
+    export(trained)
     kept = {p: p.read_bytes() for p in trained["folder"].iterdir()}
     # Trained on other features than those that the YAML describes.
     trained["mean_var_norm"] = torch.nn.Identity()
     trained["mean_var_norm"].forward = lambda feats, lens: feats + 1.0
     with pytest.raises(UserError, match="other embeddings than the trained"):
-        export_inference_folder(**trained)
+        export(trained)
     assert kept == {p: p.read_bytes() for p in trained["folder"].iterdir()}
     # Nor does one that diverged.
     del trained["mean_var_norm"]
     next(trained["embedding_model"].parameters()).data[:] = float("nan")
     with pytest.raises(UserError, match="NaN"):
-        export_inference_folder(**trained)
+        export(trained)
     assert kept == {p: p.read_bytes() for p in trained["folder"].iterdir()}

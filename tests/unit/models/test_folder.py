@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from imlkd_brain.distillation.prototypes import embed_dataset
 from imlkd_brain.distillation.teacher import Teacher, load_teacher
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.export import export_inference_folder
+from imlkd_brain.models.export import TrainedModel, export_inference_folder
 from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
@@ -90,9 +90,7 @@ def test_an_export_replaces_an_older_one_whole(trained, tmp_path):
     result = export_inference_folder(
         target,
         trained / "hyperparams.yaml",
-        model.embedding_model,
-        model.classifier,
-        encoder,
+        TrainedModel(model.embedding_model, model.classifier, encoder),
     )
     assert result == target
     assert [path.name for path in tmp_path.iterdir()] == ["inference"]
@@ -117,9 +115,9 @@ def test_the_teachers_speakers_travel_with_its_students(trained, tmp_path):
         export_inference_folder(
             tmp_path / name,
             trained / "hyperparams.yaml",
-            first.embedding_model,
-            Classifier(8, out_neurons=2),
-            encoder,
+            TrainedModel(
+                first.embedding_model, Classifier(8, out_neurons=2), encoder
+            ),
             teacher_speakers=teacher.learnt_speakers,
         )
         taught = load_speaker_model(tmp_path / name)
@@ -143,9 +141,9 @@ def test_an_export_without_a_key_says_which(trained, tmp_path):
         export_inference_folder(
             tmp_path / "inference",
             tmp_path / "h.yaml",
-            model.embedding_model,
-            model.classifier,
-            CategoricalEncoder(),
+            TrainedModel(
+                model.embedding_model, model.classifier, CategoricalEncoder()
+            ),
         )
     assert not (tmp_path / "inference").exists()
 
