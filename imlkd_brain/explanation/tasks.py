@@ -15,7 +15,8 @@ from imlkd_brain.data.crops import read_durations
 from imlkd_brain.data.held_out import check_held_out, training_speakers
 from imlkd_brain.data.speaker_maps import WAY_OUT, SpeakerNames
 from imlkd_brain.data.speakers import utterance_key
-from imlkd_brain.data.trial_audio import find_list, locate_trials
+from imlkd_brain.data.trial_audio import locate_trials
+from imlkd_brain.data.trial_lists import find_list
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from speechbrain.utils.logger import get_logger

@@ -9,12 +9,8 @@ from pathlib import Path
 
 from imlkd_brain.data.cohort import read_cohort
 from imlkd_brain.data.held_out import check_held_out, training_speakers
-from imlkd_brain.data.trial_audio import (
-    OFFICIAL_LISTS,
-    find_list,
-    locate_trials,
-    read_enrolments,
-)
+from imlkd_brain.data.trial_audio import locate_trials, read_enrolments
+from imlkd_brain.data.trial_lists import OFFICIAL_LISTS, find_list
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import load_speaker_model
@@ -74,7 +70,7 @@ def open_lists(
     ---------
     names : list of str
         Official lists by name, or paths, see
-        :func:`imlkd_brain.data.trial_audio.find_list`.
+        :func:`imlkd_brain.data.trial_lists.find_list`.
     data_folder : str
         The corpus; several folders with commas.
     enrolment_file : str, optional
