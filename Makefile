@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPE := recipes/VoxCeleb/IMLKD
+# A branch, tag or commit of the checkout SPEECHBRAIN.
+REVISION ?= HEAD
 
-.PHONY: demo explain compare test lint bench clean
+.PHONY: demo explain compare test lint bench upstream-patch upstream-check clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
@@ -23,10 +25,17 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint -s -c .yamllint.yaml hparams
-	$(BIN)/codespell --skip='./.git,./.venv,./data,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,trian .
+	$(BIN)/codespell --skip='./.git,./.venv,./data,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,notin,trian .
 
 bench: .venv/dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+# The contribution to SpeechBrain: patches for `git am`, and a trial of them.
+upstream-patch: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m upstream.contribute patch "$(SPEECHBRAIN)" --revision "$(REVISION)"
+
+upstream-check: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m upstream.contribute check "$(SPEECHBRAIN)" --revision "$(REVISION)"
 
 .venv/%: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -133,6 +133,7 @@ class IMLKDBrain(sb.Brain):
         """Cosines and embeddings of the frozen teacher, in float32."""
 
         def answer():
+            """Cosines and embeddings, computed."""
             teacher = self.hparams.teacher
             whole = torch.autocast(self.device_type, enabled=False)
             with full_float32(), torch.no_grad(), whole:

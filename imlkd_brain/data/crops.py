@@ -209,6 +209,7 @@ class RandomChunks:
 
     @epoch.setter
     def epoch(self, epoch):
+        """Move on to an epoch, in all processes."""
         self._epoch.fill_(epoch)
 
     def __call__(self, utterance, n_samples, n_chunk):

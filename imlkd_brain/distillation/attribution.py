@@ -247,6 +247,7 @@ def attribution_target(
         return logits, target
 
     def log_posteriors(points):
+        """Log-posteriors (N, C) of points (N, T, F)."""
         return torch.log_softmax(scale * logits(points), dim=1)
 
     return log_posteriors, target

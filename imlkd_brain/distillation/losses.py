@@ -32,6 +32,7 @@ def _in_float64(loss):
 
     @functools.wraps(loss)
     def wrapper(student_logits, teacher_logits, *args, **kwargs):
+        """The loss of float64, as float32 or better."""
         device = student_logits.device.type
         widest = torch.float32 if device == "mps" else torch.float64
         with torch.autocast(device, enabled=False):

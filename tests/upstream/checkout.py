@@ -85,6 +85,12 @@ def apply_patch(folder, path):
     )
 
 
+def first_row(folder, rows, recipe):
+    """The line of a list of recipes where a recipe's rows begin."""
+    lines = (folder / rows).read_text(encoding="utf-8").splitlines()
+    return next(i for i, line in enumerate(lines, 1) if f",{recipe}/" in line)
+
+
 def git(folder, *arguments):
     """Run git in a folder; return what it prints."""
     place = [] if folder is None else ["-C", str(folder)]

@@ -1,0 +1,227 @@
+"""What SpeechBrain does not get: the one list that says it.
+
+The kinds are those of :class:`upstream.slimming.LeftOut`. Everything that is not
+named here, and that the training script reaches, goes.
+"""
+
+# What upstream does without. A name may be `module:name`, where it means
+# something else in other modules; see slimming.LeftOut for the kinds.
+KEYS = {
+    **dict.fromkeys(
+        (
+            # Extras that the script goes without
+            "check_augmentation",
+            "trained_with",
+            "prepare_options",
+            "dev_trials",
+            "start_from",
+            "teacher_prototypes",
+            "open_teacher_cache",
+            "teacher_cache",
+            # What they read
+            "initial_weights",
+            "teacher_cache_limit",
+            "valid_trials",
+            "valid_durations",
+            "allow_training_speakers",
+            "allow_tf32",
+            # Options of other losses, and of a weight that changes
+            "decoupled_alpha",
+            "decoupled_beta",
+            "correlation_beta",
+            "correlation_gamma",
+            "eta_warmup_steps",
+            "eta_schedule",
+            "eta_total_steps",
+        )
+    ),
+    "teacher_classes": "classifier",
+}
+NAMES = {
+    **dict.fromkeys(
+        (
+            # Errors in one sentence, and checks
+            "one_sentence_errors",
+            "sole_training",
+            "check_batches",
+            "check_features",
+            "check_known_speakers",
+            "check_teacher",
+            "check_valid",
+            "check_samples",
+            "check_positive_integer",
+            "check_durations",
+            "DistillationObjective.check",
+            "_check_shaping",
+            "_check_number",
+            "_check_mapping",
+            "_check_options",
+            "_check_batchnorm",
+            "_check_export",
+            "_check_format",
+            "_check_statistics",
+            # Batches that are not finite: SpeechBrain's Brain stops for them
+            "FiniteGuard",
+            "IMLKDBrain.check_loss_isfinite",
+            "IMLKDBrain._save_intra_epoch_ckpt",
+            # Options of this repository alone
+            "decoupled_kd_loss",
+            "dist_loss",
+            "eta_at",
+            "has_statistics",
+            "inherited_speakers",
+            "utterance_key",
+            "PUBLIC_MODELS",
+            "SpeakerModel._apply",
+            # Names that nothing reads then
+            "imlkd_brain.models.export:norm",
+            "train_kd:begun",
+            "train_kd:chunk",
+            "train_kd:seen",
+            "train_kd:trained_with",
+        )
+    ),
+    "is_number": True,
+}
+ATTRIBUTES = {
+    **dict.fromkeys(
+        (
+            "trials",
+            "_cache",
+            "_fingerprint",
+            "check",
+            "guard",
+            "means_before",
+            "_share_statistics",
+            "batch_isfinite",
+        )
+    ),
+    "learnt_speakers": True,
+}
+PARAMETERS = {
+    "encode_speakers": {"expected": None},
+    "train": {"trained_with": None},
+    "export_training": {"trained_with": None, "teacher": None},
+    "export_inference_folder": {"trained_with": None, "teacher_speakers": ()},
+    "TrainedModel": {"compute_features": None, "mean_var_norm": None},
+    "SpeakerModel": {"key": None, "teacher_speakers": ()},
+    "Teacher": {"prototypes": None},
+    "load_teacher": {"classes": "classifier", "prototypes": None},
+    "DistillationObjective": dict.fromkeys(
+        ("eta_warmup_steps", "eta_schedule", "eta_total_steps")
+    ),
+}
+# Arguments in the examples of docstrings.
+ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
+    key for key in KEYS if key.startswith(("decoupled", "correlation"))
+]
+# What a sentence of a docstring must not speak of.
+OURS = (
+    r"verify\.py|explain\.py|compare\.py|minivox|prototype|trained_with"
+    r"|docs/|caches?d?\b|decoupled|dist_loss|dev trials|public model|cohort"
+    r"|model_size|one_sentence_errors|sha-256|loaded back|embedding stores"
+)
+# Pieces that read otherwise upstream, by module.
+TEXTS = {
+    "train_kd": {
+        "hparams_file, hparams, run_opts, overrides = load_training(argv)": (
+            "hparams_file, run_opts, overrides = sb.parse_arguments(argv)\n"
+            '    with open(hparams_file, encoding="utf-8") as stream:\n'
+            "        hparams = load_hyperpyyaml(stream, overrides)"
+        ),
+        "from voxceleb_prepare": (
+            "from hyperpyyaml import load_hyperpyyaml\nfrom voxceleb_prepare"
+        ),
+        "from speechbrain.utils.distributed": (
+            "from speechbrain.utils.data_utils import download_file\n"
+            "from speechbrain.utils.distributed"
+        ),
+        '        options = {\n            "data_folder"': (
+            "        trials = os.path.join(\n"
+            '            hparams["save_folder"],\n'
+            '            os.path.basename(hparams["verification_file"]),\n'
+            "        )\n"
+            "        run_on_main(\n"
+            '            download_file, args=[hparams["verification_file"], trials]\n'
+            "        )\n"
+            '        options = {\n            "data_folder"'
+        ),
+        '_file": hparams["verification_file"]': '_file": trials',
+        '    teacher = hparams["teacher"] if distils(hparams) else None\n': "",
+        '        kwargs={"trained_with": trained_with, "teacher": teacher},\n': "",
+        'objective, integrated = hparams["objective"], hparams': (
+            "integrated = hparams"
+        ),
+        "features.frame_rate(seen[0], rate)": (
+            'features.frame_rate(hparams["compute_features"], rate)'
+        ),
+        '["id", "sig", "utterance"]': '["id", "sig"]',
+        # The comment stands above a statement that goes.
+        '    if not hparams["skip_prep"]:\n': (
+            "    # Dataset prep (parsing VoxCeleb into csv files)\n"
+            '    if not hparams["skip_prep"]:\n'
+        ),
+    },
+    "imlkd_brain.brain": {
+        'self._once("answer", feats, answer)': "answer()",
+        "self._integrated_inputs(feats": "self._integrate(feats",
+    },
+    "imlkd_brain.data.datasets": {
+        '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
+    },
+    "imlkd_brain.distillation.objective": {
+        "self.eta_at(step)": "self.eta",
+    },
+    "imlkd_brain.distillation.teacher": {
+        "            model.teacher_speakers,\n": "",
+        '; give `--teacher_classes "\n                    "prototypes` to use '
+        'mean teacher embeddings as classes."': '."',
+        ', "\n            "or give `--teacher_classes prototypes` to use mean '
+        'teacher "\n            "embeddings as classes."': '."',
+    },
+}
+# Phrases of docstrings that read otherwise, where they are there.
+PHRASES = {
+    "; the dev trials take embeddings": "",
+    "; keeps what a batch of NaN must not change": "",
+    ", and cohorts": "",
+    "spk_id and utterance (``speaker/session/file``)": "spk_id",
+    "text, JSON, CSV, cached results": "CSV",
+}
+NESTED_KEYS = (
+    "objective.decoupled_alpha",
+    "objective.decoupled_beta",
+    "objective.correlation_beta",
+    "objective.correlation_gamma",
+    "objective.eta_warmup_steps",
+    "objective.eta_schedule",
+    "objective.eta_total_steps",
+    "teacher.classes",
+    "methods.decoupled_kd",
+    "methods.dist",
+    "prepare_noise_data.data_folder",
+    "prepare_noise_data.name",
+    "prepare_noise_data.sample_rate",
+    "prepare_rir_data.data_folder",
+    "prepare_rir_data.name",
+    "prepare_rir_data.sample_rate",
+)
+YAML_TEXTS = {
+    "imlkd_brain.data.augmentation_data.prepare_augmentation_data": (
+        "speechbrain.augment.preparation.prepare_dataset_from_URL"
+    ),
+    "imlkd_brain.data.augmentation.": "speechbrain.augment.time_domain.",
+    "imlkd_brain.checkpoints.AtomicCheckpointer": (
+        "speechbrain.utils.checkpoints.Checkpointer"
+    ),
+    "data_folder_noise: null": "data_folder_noise: !ref <data_folder>/noise",
+    "data_folder_rir: null": "data_folder_rir: !ref <data_folder>/rir",
+    "; several with commas": "",
+    "# Downloaded to noise and rir in the (first) data folder, or to the "
+    "folders here\n": "# Downloaded to these folders\n",
+    ",\n# which is looked for in data_folder first.": ".",
+    "dev: a session of each speaker, near to this share": "train and dev",
+    ", see docs/method.md": "",
+    ", multi_level, decoupled,\n# correlation; see": ", multi_level; see",
+    "# What is learnt on I(x) alone has to hold on x (docs/method.md).\n": "",
+}
