@@ -5,14 +5,12 @@ Authors: IML-KD contributors
 
 import hashlib
 import os
-from pickle import UnpicklingError
 
 import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from imlkd_brain.errors import UserError
-from imlkd_brain.files import in_place_of
+from imlkd_brain.files import cached
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import run_on_main
@@ -90,11 +88,11 @@ def embed_dataset(model, dataset, device="cpu", batch_size=64):
 
 
 def kept_prototypes(dataset, device, model, n_speakers, path, options):
-    """Prototypes of a training set, computed once and kept in a file.
+    """Return prototypes of a training set, computed once and stored.
 
-    The main process computes them where the file is of another teacher,
-    other data or other options; the other processes, and a later start of
-    the same training, read them.
+    The main process computes them unless the file has those of the same
+    teacher, data and options. The other processes, and a later start of the
+    same training, read them.
 
     Arguments
     ---------
@@ -107,46 +105,24 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
     n_speakers : int
         Number of prototypes.
     path : str
-        The file.
+        The file, which ends in ``.pt``.
     options : dict
-        What else decides which samples the dataset gives.
+        Everything else that the dataset's samples depend on.
 
     Returns
     -------
     prototypes : torch.Tensor
         (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
     """
-    run_on_main(
-        _keep_prototypes,
-        args=[dataset, device, model, n_speakers, path, options],
-    )
-    return torch.load(path, weights_only=True)["prototypes"]
 
+    def compute():
+        embeddings, labels = embed_dataset(model, dataset, device)
+        return speaker_prototypes(embeddings, labels, n_speakers)
 
-def _keep_prototypes(dataset, device, model, n_speakers, path, options):
-    """Compute and write prototypes, unless they are there."""
     key = _prototypes_key(model, dataset, n_speakers, options)
-    try:
-        if torch.load(path, weights_only=True)["key"] == key:
-            return
-    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError):
-        # None yet, or half of them: they are written anew.
-        pass
-    embeddings, labels = embed_dataset(model, dataset, device)
-    prototypes = speaker_prototypes(embeddings, labels, n_speakers)
-    try:
-        with in_place_of(path) as temporary:
-            torch.save({"key": key, "prototypes": prototypes}, temporary)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: the teacher's prototypes cannot be kept there ({error}); "
-            "make room, or give another output_folder."
-        ) from error
+    folder, name = os.path.split(os.path.splitext(path)[0])
+    run_on_main(cached, args=[folder, name, key, compute])
+    return cached(folder, name, key, compute)
 
 
 def _prototypes_key(model, dataset, n_speakers, options):
