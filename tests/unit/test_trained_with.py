@@ -1,21 +1,12 @@
 """A folder is one training: other options stop before they change anything."""
 
-import contextlib
-import re
-import shutil
-from types import SimpleNamespace
-
 import demo
 import pytest
-import torch
-import train_kd
-from synthetic import HPARAMS, TRAIN_SPEAKERS, write_corpus, write_model
+from synthetic import HPARAMS, write_corpus, write_model
 
 import speechbrain as sb
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.export import inherited_speakers, write_names
-from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
-from imlkd_brain.models.initial_weights import keep_speakers, start_from
+from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.options import differences
 from imlkd_brain.trained_with import (
     RECORD,
@@ -23,10 +14,7 @@ from imlkd_brain.trained_with import (
     model_identity,
     read_record,
 )
-from imlkd_brain.training import load_training, sole_training
-from speechbrain.lobes.features import Fbank
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
-from speechbrain.processing.features import InputNormalization
+from imlkd_brain.training import load_training
 
 STUDENT = str(HPARAMS / "iml_kd.yaml")
 
@@ -125,13 +113,6 @@ def test_a_run_option_of_the_yaml_counts_as_on_the_command_line(tmp_path):
         **record.content["run_options"],
         "max_grad_norm": 5.0,
     }
-
-
-def test_a_key_that_a_later_version_adds_as_null_is_no_difference():
-    assert differences(
-        {"hyperparameters": {"eta": 1.0}},
-        {"hyperparameters": {"eta": 1.0, "new": None}},
-    ) == []  # fmt: skip
 
 
 def test_a_yaml_with_a_base_is_what_it_changes_of_it(tmp_path):
@@ -235,61 +216,6 @@ def test_a_record_that_says_null_for_whole_utterances_is_the_same(trained):
         start(["--valid_durations=[full]"], trained)
 
 
-@pytest.mark.parametrize(
-    ("key", "reader"),
-    [
-        ("valid_trials", "dev_trials"),
-        ("initial_weights", "start_from"),
-        ("teacher_cache", "open_teacher_cache"),
-    ],
-)
-def test_a_key_that_nothing_of_the_yaml_reads_is_refused(tmp_path, key, reader):
-    """As in a YAML of one's own that an earlier version read."""
-    text = (HPARAMS.parent / "iml_kd.yaml").read_text()
-    kept = re.sub(rf"^{reader}:.*\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
-    assert kept != text
-    (tmp_path / "mine.yaml").write_text(kept)
-    argv = [str(tmp_path / "mine.yaml"), "--data_folder", str(tmp_path)]
-    argv += ["--output_folder", str(tmp_path / "out")]
-    load_training(argv)
-    with pytest.raises(UserError, match=f"gives {key}, but lacks.*{reader}"):
-        load_training([*argv, f"--{key}", "there"])
-
-
-def test_test_only_has_nothing_to_test_here(tmp_path):
-    argv = [STUDENT, "--output_folder", str(tmp_path), "--test_only"]
-    with pytest.raises(UserError, match="--test_only: .*verify.py"):
-        load_training(argv)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
-
-
-def test_two_trainings_never_share_a_folder(tmp_path, monkeypatch):
-    argv = [STUDENT, "--method", "scratch", "--data_folder", "none"]
-    argv += ["--output_folder", str(tmp_path / "out")]
-    with sole_training(tmp_path / "out"):
-        with pytest.raises(UserError, match="another training is at work"):
-            train_kd.main(argv)
-        assert not (tmp_path / "out" / "hyperparams.yaml").exists()
-        # Of the processes of one training the main one has the lock.
-        monkeypatch.setenv("RANK", "1")
-        with sole_training(tmp_path / "out"):
-            pass
-    monkeypatch.delenv("RANK")
-    with sole_training(tmp_path / "out"):
-        pass
-
-
-def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, caplog):
-    @contextlib.contextmanager
-    def unknown(path, busy):
-        raise NotImplementedError
-        yield
-
-    monkeypatch.setattr("imlkd_brain.training.locked", unknown)
-    with sole_training(tmp_path):
-        assert "no locks" in caplog.text
-
-
 def test_debug_has_a_folder_of_its_own(tmp_path):
     argv = [STUDENT, "--output_folder", str(tmp_path), "--debug", "--eta=2.0"]
     # Also where the user has chosen the places.
@@ -331,97 +257,3 @@ def test_the_demo_takes_no_training_of_other_options_for_its_own(
     demo.check_done(demo.Step("student", command, done))
     with pytest.raises(UserError, match="eta: 2.0 before, 1.0 now"):
         demo.check_done(demo.Step("student", f"train_kd.py {STUDENT}", done))
-
-
-def new_model(width=8, dim=8, n_speakers=3):
-    """As write_model's, with other weights."""
-    torch.manual_seed(5)
-    model = ECAPA_TDNN(
-        20,
-        channels=[width] * 4 + [3 * width],
-        kernel_sizes=[5, 3, 3, 3, 1],
-        dilations=[1, 2, 3, 4, 1],
-        groups=[1] * 5,
-        attention_channels=8,
-        se_channels=8,
-        lin_neurons=dim,
-    )
-    return model, Classifier(dim, out_neurons=n_speakers)
-
-
-def test_a_trained_model_is_where_a_training_starts(tmp_path):
-    trained = load_speaker_model(write_model(tmp_path / "trained"))
-    model, classifier = new_model()
-    fresh = classifier.weight.detach().clone()
-    anna, dora = (TRAIN_SPEAKERS.index(name) for name in ("anna", "dora"))
-    n_rows = start_from(
-        tmp_path / "trained", model, classifier, ["dora", "zoe", "anna"]
-    )
-    assert n_rows == 2
-    wanted = trained.embedding_model.state_dict()
-    found = model.state_dict()
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-    rows = trained.classifier.weight
-    assert torch.equal(classifier.weight[0], rows[dora])
-    assert torch.equal(classifier.weight[1], fresh[1])
-    assert torch.equal(classifier.weight[2], rows[anna])
-    assert all(p.requires_grad for p in model.parameters())
-
-
-def test_initial_weights_of_other_features_are_said(tmp_path, caplog):
-    """Layers of equal shape do not say how long a frame is."""
-    write_model(tmp_path / "trained")
-    norm = InputNormalization(norm_type="sentence", std_norm=False)
-    for hop, said in ((10, False), (5, True)):
-        caplog.clear()
-        features = Fbank(n_mels=20, hop_length=hop), norm
-        start_from(tmp_path / "trained", *new_model(), ["zoe"], features)
-        assert ("hop_length: 160, the student's: 80" in caplog.text) == said
-
-
-def test_whom_the_initial_weights_have_learnt_is_kept(tmp_path):
-    """With the teacher's speakers, also when the first model is gone."""
-    save = tmp_path / "save"
-    save.mkdir()
-    assert inherited_speakers(save) == []
-    folder = write_model(tmp_path / "trained")
-    write_names(folder / TEACHER_SPEAKERS, ["zoë"])
-    keep_speakers(tmp_path / "trained", save)
-    shutil.rmtree(tmp_path / "trained")
-    assert inherited_speakers(save) == sorted([*TRAIN_SPEAKERS, "zoë"])
-    teacher = SimpleNamespace(learnt_speakers=["yan"])
-    assert inherited_speakers(save, teacher) == sorted(
-        [*TRAIN_SPEAKERS, "yan", "zoë"]
-    )
-    # A later start without initial weights, before the first checkpoint
-    keep_speakers(None, save)
-    assert inherited_speakers(save) == []
-
-
-@pytest.mark.parametrize(
-    ("size", "layer", "shapes"),
-    [
-        ({"dim": 12}, "fc.conv.weight", ("[8, 48, 1]", "[12, 48, 1]")),
-        (
-            {"width": 16},
-            "blocks.0.conv.conv.weight",
-            ("[8, 20, 5]", "[16, 20, 5]"),
-        ),
-    ],
-)
-def test_another_width_is_told_by_the_layers_name(
-    tmp_path, size, layer, shapes
-):
-    write_model(tmp_path / "trained")
-    model, classifier = new_model(**size)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(UserError) as caught:
-        start_from(tmp_path / "trained", model, classifier, ["anna"])
-    said = str(caught.value)
-    assert said.startswith("initial_weights: ") and f"`{layer}`" in said
-    assert re.search(
-        f"has {re.escape(shapes[0])} .* has {re.escape(shapes[1])}", said
-    )
-    after = model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
