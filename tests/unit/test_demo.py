@@ -8,13 +8,14 @@ from pathlib import Path
 
 import demo
 import pytest
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
+
+from imlkd_brain.settings import resolve_base
 
 
 def keys_of(path):
-    with open(path, encoding="utf-8") as stream:
-        return set(YAML().load(resolve_references(stream)))
+    base, _ = resolve_base(str(path))
+    return set(YAML().load(Path(base).read_text(encoding="utf-8")))
 
 
 def test_what_comes_next_works_as_typed(tmp_path):
