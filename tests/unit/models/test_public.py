@@ -30,7 +30,7 @@ def test_a_model_brought_is_a_model_by_name(weights, capsys):
         find_inference_folder("campplus")
     public.main(["campplus", "--source", str(weights)])
     said = capsys.readouterr().out
-    assert "Apache License 2.0" in said and "--teacher_folder campplus" in said
+    assert "Apache License 2.0" in said and "--models '[campplus]'" in said
     model = load_speaker_model("campplus")
     wavs = 0.1 * torch.randn(2, 8000)
     own = CAMPlusPlus().eval()
