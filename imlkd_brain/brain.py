@@ -15,6 +15,7 @@ from imlkd_brain import distributed
 from imlkd_brain.bookkeeping import EpochMeans, log_epoch
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
 from imlkd_brain.distillation.gradient_shares import gradient_shares
+from imlkd_brain.distillation.guidance import Guidance, View
 from imlkd_brain.distillation.objective import BRANCHES, Outputs
 from imlkd_brain.errors import UserError
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
@@ -59,21 +60,25 @@ class IMLKDBrain(sb.Brain):
             wavs, lens = self.hparams.wav_augment(wavs, lens)
         feats = self.modules.compute_features(wavs)
         feats = self.modules.mean_var_norm(feats, lens)
-        target = self._target(batch)
+        view = View(wavs, feats, self._target(batch))
         student = self._student(feats)
         teacher = (None, None)
         if self.needs("raw") or self.needs("cross"):
-            teacher = self._teacher(feats)
+            teacher = self.guidance.of_chunk(view)
         predictions = {"raw": Outputs(*student, *teacher)}
         if self.needs("integrated") or self.needs("cross"):
-            inputs = self._integrated_inputs(feats, target)
+            inputs = self.guidance.of_segments(
+                view, self._seeds(), with_gap=self._measuring()
+            )
+            if inputs.gap is not None:
+                self.means.add("completeness_gap", inputs.gap.abs().mean())
             with batchnorm_policy(
                 self.modules.embedding_model, self.hparams.batchnorm
             ):
-                student = self._student(inputs)
+                student = self._student(inputs.student)
             predictions["cross"] = Outputs(*student, *teacher)
             if self.needs("integrated"):
-                taught = self._teacher(inputs)
+                taught = self.guidance.answer(inputs.teacher)
                 predictions["integrated"] = Outputs(*student, *taught)
         return predictions
 
@@ -129,65 +134,9 @@ class IMLKDBrain(sb.Brain):
             cosines = self.modules.classifier(embeddings)
         return cosines.squeeze(1), embeddings.squeeze(1)
 
-    def _teacher(self, feats):
-        """Cosines and embeddings of the frozen teacher, in float32."""
-
-        def answer():
-            """Cosines and embeddings, computed."""
-            teacher = self.hparams.teacher
-            whole = torch.autocast(self.device_type, enabled=False)
-            with full_float32(), torch.no_grad(), whole:
-                embeddings = teacher.embed_features(feats.float())
-                return teacher.classify(embeddings), embeddings
-
-        return self._once("answer", feats, answer)
-
-    def _once(self, description, feats, compute):
-        """Ask the cache first, where there is one."""
-        if self._cache is None:
-            return compute()
-        description = f"{self.hparams.teacher.key} {description}"
-        return self._cache(description, feats, compute)
-
-    @property
-    def _cache(self):
-        """The cache of the teacher's answers, None where there is none."""
-        return getattr(self.hparams, "teacher_cache", None)
-
-    def _integrated_inputs(self, feats, target):
-        """I(x_d) of one segment of each utterance, constant for the student."""
-        if self._cache is None or self._measuring():
-            return self._integrate(feats, target)
-        # Reading targets waits for the GPU: for the cache only.
-        options = {
-            name: value.tolist() if isinstance(value, torch.Tensor) else value
-            for name, value in vars(self.hparams.integrated_inputs).items()
-        }
-        seed = self._step_seed(distributed.rank())
-        description = f"{options} {seed} {target.tolist()}"
-        (inputs,) = self._once(
-            description, feats, lambda: (self._integrate(feats, target),)
-        )
-        return inputs
-
-    def _integrate(self, feats, target):
-        """Segments, their attribution, and I of them."""
-        generator = common = torch.Generator().manual_seed(self._step_seed())
-        if distributed.rank():
-            generator = torch.Generator()
-            generator.manual_seed(self._step_seed(distributed.rank()))
-        integrated = self.hparams.integrated_inputs
-        segment = integrated.segments(feats.detach(), generator, common)
-        inputs, gap = integrated(
-            self.hparams.teacher.cosines,
-            segment.features,
-            target,
-            generator=generator,
-            with_gap=self._measuring(),
-        )
-        if gap is not None:
-            self.means.add("completeness_gap", gap.abs().mean())
-        return inputs
+    def _seeds(self):
+        """Seeds of what all processes draw alike, and of what this one does."""
+        return self._step_seed(), self._step_seed(distributed.rank())
 
     def _projection(self):
         """The projection onto the teacher's dimension, where they differ."""
@@ -305,7 +254,12 @@ class IMLKDBrain(sb.Brain):
                 self.recovered = None
             self.hparams.chunks.epoch = epoch
             if self.distils:
-                self.hparams.teacher.to(self.device)
+                self.guidance = Guidance(
+                    self.hparams.teacher.to(self.device),
+                    self.hparams.integrated_inputs,
+                    self.hparams.sample_rate,
+                    getattr(self.hparams, "teacher_cache", None),
+                )
         elif self.trials is not None:
             self.trials.begin()
 

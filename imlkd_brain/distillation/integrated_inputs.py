@@ -125,21 +125,20 @@ def integrated_inputs(
     if mode in ("overlay", "attribution"):
         scaled = _scaled_to(attribution, feats)
         return scaled if mode == "attribution" else (feats + scaled) / 2
-    saliency = attribution.abs()
-    # Relative to the peak first: no underflow whatever the logit's scale.
-    peak = saliency.amax((1, 2), keepdim=True)
-    saliency = torch.where(peak > 0, saliency / peak, 1.0)
-    if mode.startswith("time_"):
-        saliency = saliency.mean(2, keepdim=True)
+    saliency = _saliency(attribution, mode.startswith("time_"))
     if mode.endswith("gate"):
-        weight = saliency / saliency.mean((1, 2), keepdim=True)
-        return feats * (1 - gate + gate * weight.clamp(max=max_weight))
+        return gated(feats, _weights(saliency, max_weight), gate)
     ranked = saliency.flatten(1)
     kept = max(1, round(keep * ranked.shape[1]))
     last_kept = ranked.topk(kept).values[:, -1, None, None]
     return torch.where(
         saliency >= last_kept, feats, expand_baseline(baseline, feats)
     )
+
+
+def gated(feats, weights, gate):
+    """``x * (1 - g + g * w)``, with weights that broadcast to (B, T, F)."""
+    return feats * (1 - gate + gate * weights)
 
 
 class IntegratedInputs:
@@ -296,19 +295,8 @@ class IntegratedInputs:
         if self.mode == "identity":
             return integrated_inputs(feats, None, "identity"), None
         baseline = self._baseline(feats, generator)
-        logits, target = attribution_target(
-            logits, feats, target, self.target, self.scale
-        )
-        attribution, gap = integrated_gradients(
-            logits,
-            feats,
-            target,
-            n_steps=self.n_steps,
-            rule=self.rule,
-            baseline=baseline,
-            internal_batch_size=self.internal_batch_size,
-            generator=generator,
-            with_gap=with_gap,
+        attribution, gap = self._attribute(
+            logits, feats, target, baseline, generator, with_gap
         )
         inputs = integrated_inputs(
             feats,
@@ -321,6 +309,48 @@ class IntegratedInputs:
         )
         return inputs, gap
 
+    def time_weights(
+        self, logits, feats, target, generator=None, with_gap=True
+    ):
+        """The weights ``w`` that ``time_gate`` gives to the frames.
+
+        Arguments are those of a call.
+
+        Returns
+        -------
+        weights : torch.Tensor
+            Shape (B, T), detached.
+        gap : torch.Tensor or None
+            As a call returns it.
+        """
+        attribution, gap = self._attribute(
+            logits,
+            feats,
+            target,
+            self._baseline(feats, generator),
+            generator,
+            with_gap,
+        )
+        saliency = _saliency(float32_or_better(attribution.detach()), True)
+        return _weights(saliency, self.max_weight).squeeze(2), gap
+
+    def _attribute(self, logits, feats, target, baseline, generator, with_gap):
+        """The attribution of this batch, and its gap."""
+        logits, target = attribution_target(
+            logits, feats, target, self.target, self.scale
+        )
+        return integrated_gradients(
+            logits,
+            feats,
+            target,
+            n_steps=self.n_steps,
+            rule=self.rule,
+            baseline=baseline,
+            internal_batch_size=self.internal_batch_size,
+            generator=generator,
+            with_gap=with_gap,
+        )
+
     def _baseline(self, feats, generator):
         """The baseline ``x'`` of this batch, None for zeros."""
         if isinstance(self.baseline, torch.Tensor):
@@ -332,6 +362,21 @@ class IntegratedInputs:
         return deviation * random_like(
             torch.randn, feats.shape, feats, generator
         )
+
+
+def _saliency(attribution, over_time):
+    """``abs(a)`` relative to its peak, one where it is zero throughout."""
+    saliency = attribution.abs()
+    # Relative to the peak first: no underflow whatever the logit's scale.
+    peak = saliency.amax((1, 2), keepdim=True)
+    saliency = torch.where(peak > 0, saliency / peak, 1.0)
+    return saliency.mean(2, keepdim=True) if over_time else saliency
+
+
+def _weights(saliency, max_weight):
+    """``w``: mean one before it is limited."""
+    weights = saliency / saliency.mean((1, 2), keepdim=True)
+    return weights.clamp(max=max_weight)
 
 
 def _scaled_to(attribution, feats):

@@ -212,6 +212,11 @@ class DistillationObjective:
         return bool(self.terms)
 
     @property
+    def cuts_segments(self):
+        """Whether any term acts on segments of the chunks."""
+        return self.needs("integrated") or self.needs("cross")
+
+    @property
     def needs_embeddings(self):
         """Whether any term compares embeddings (and may need a projection)."""
         return any(
@@ -247,14 +252,13 @@ class DistillationObjective:
                 f"{self.method} relates the utterances of a batch: use at "
                 "least 2."
             )
-        segments = self.needs("integrated") or self.needs("cross")
-        if segments and not durations:
+        if self.cuts_segments and not durations:
             raise UserError(
                 f"durations is empty, but method {self.method} draws segments "
                 "of various durations: give a list of seconds such as "
                 "[1.0, 2.0, 3.0]."
             )
-        if segments and max(durations) > chunk:
+        if self.cuts_segments and max(durations) > chunk:
             raise UserError(
                 f"durations: {max(durations):g} s is longer than a training "
                 f"chunk (sentence_len: {chunk:g} s), so segments of that "

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.files import cached
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
@@ -49,7 +50,9 @@ def speaker_prototypes(embeddings, labels, n_speakers):
 
 @torch.no_grad()
 @full_float32()
-def embed_dataset(model, dataset, device="cpu", batch_size=64):
+def embed_dataset(
+    model, dataset, device="cpu", sample_rate=None, batch_size=64
+):
     """Embed every item of a training set once, for prototypes.
 
     Arguments
@@ -60,6 +63,8 @@ def embed_dataset(model, dataset, device="cpu", batch_size=64):
         Gives sig, all of one length, and spk_id_encoded.
     device : str
         Where to embed; the model is moved there and back.
+    sample_rate : int, optional
+        Of the dataset in Hz, where it may not be the model's.
     batch_size : int
         Utterances in a batch.
 
@@ -72,6 +77,7 @@ def embed_dataset(model, dataset, device="cpu", batch_size=64):
     """
     home = next(model.parameters()).device
     model.to(device)
+    front_end = FrontEnd(model, sample_rate or model.sample_rate).to(device)
     embeddings, labels = [], []
     # A loader draws a number, which the caller's stream must not miss.
     with torch.random.fork_rng(devices=[]):
@@ -80,8 +86,8 @@ def embed_dataset(model, dataset, device="cpu", batch_size=64):
             desc="teacher prototypes",
             dynamic_ncols=True,
         ):
-            wavs, lens = batch.to(device).sig
-            embeddings.append(model.embed(wavs, lens).cpu())
+            feats = front_end(batch.to(device).sig.data)
+            embeddings.append(model.embed_features(feats).cpu())
             labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
     model.to(home)
     return torch.cat(embeddings), torch.cat(labels)
@@ -116,7 +122,9 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
     """
 
     def compute():
-        embeddings, labels = embed_dataset(model, dataset, device)
+        embeddings, labels = embed_dataset(
+            model, dataset, device, options.get("sample_rate")
+        )
         return speaker_prototypes(embeddings, labels, n_speakers)
 
     key = _prototypes_key(model, dataset, n_speakers, options)

@@ -5,8 +5,9 @@ Authors: IML-KD contributors
 
 from torch.nn.functional import normalize
 
+from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.features import check_same_features
+from imlkd_brain.models.features import other_features
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.speaker_model import SpeakerModel
 from speechbrain.utils.logger import get_logger
@@ -61,6 +62,8 @@ class Teacher(SpeakerModel):
             weight = prototypes
             self.layers = ()
         self.register_buffer("rows", normalize(weight.detach().float(), dim=-1))
+        # Set where its features are not the student's.
+        self.front_end = None
         # What it answers depends on the classes as well.
         self.key = self._fingerprint()
 
@@ -109,28 +112,64 @@ def class_rows(model, speakers):
     return [index[speaker] for speaker in speakers]
 
 
-def check_teacher(source, compute_features, mean_var_norm, sample_rate):
-    """Refuse a teacher of other features than the student's.
+def front_end_of(teacher, compute_features, mean_var_norm, sample_rate):
+    """The front end of a teacher with other features than the student's.
+
+    Arguments
+    ---------
+    teacher : SpeakerModel
+        The teacher.
+    compute_features, mean_var_norm, sample_rate
+        The student's, see :func:`imlkd_brain.models.features.other_features`.
+
+    Returns
+    -------
+    FrontEnd or None
+        None where teacher and student share their features.
+    """
+    difference = other_features(
+        teacher, compute_features, mean_var_norm, sample_rate
+    )
+    if difference is None:
+        return None
+    logger.info(
+        f"The teacher {teacher.source} has features of its own "
+        f"({difference}). It computes them of the waveforms that the student "
+        "hears."
+    )
+    return FrontEnd(teacher, sample_rate)
+
+
+def check_teacher(
+    source, compute_features, mean_var_norm, sample_rate, mode="time_gate"
+):
+    """Refuse a teacher that this student cannot learn from.
 
     Arguments
     ---------
     source : str or Path
         See :func:`load_speaker_model`.
     compute_features, mean_var_norm, sample_rate
-        The student's, see
-        :func:`imlkd_brain.models.features.check_same_features`.
+        The student's, see :func:`front_end_of`.
+    mode : str or None
+        Of the integrated inputs; None where the method has none.
 
     Raises
     ------
     UserError
-        If the teacher is missing, or a setting differs.
+        If the teacher is missing, or has other features and the mode is one
+        that does not carry over.
     """
-    check_same_features(
+    front_end = front_end_of(
         load_speaker_model(source), compute_features, mean_var_norm, sample_rate
     )
+    if front_end is not None and mode is not None:
+        front_end.check(mode)
 
 
-def load_teacher(source, speakers, classes="classifier", prototypes=None):
+def load_teacher(
+    source, speakers, classes="classifier", prototypes=None, features=None
+):
     """Load a teacher for a student with the given speakers.
 
     Arguments
@@ -146,6 +185,9 @@ def load_teacher(source, speakers, classes="classifier", prototypes=None):
         ``prototypes(model, n_speakers)``: (speakers, dim), see
         :func:`imlkd_brain.distillation.prototypes.kept_prototypes`; called
         with the classes ``prototypes`` only.
+    features : sequence, optional
+        The student's features, normalisation and sampling rate, see
+        :func:`front_end_of`; without it the teacher shares the features.
 
     Returns
     -------
@@ -167,6 +209,8 @@ def load_teacher(source, speakers, classes="classifier", prototypes=None):
             f"teacher_classes: {classes!r} is not known; give `classifier` or "
             "`prototypes`."
         )
+    if features is not None:
+        teacher.front_end = front_end_of(teacher, *features)
     if not teacher.learnt_speakers:
         logger.warning(
             f"{teacher.source}: this teacher names no training speakers, so "

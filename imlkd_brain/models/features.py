@@ -146,10 +146,8 @@ def has_statistics(mean_var_norm):
     return getattr(mean_var_norm, "norm_type", None) == "global"
 
 
-def check_same_features(teacher, compute_features, mean_var_norm, sample_rate):
-    """Refuse a teacher that was trained on other features than the student's.
-
-    Teacher and student see the same features.
+def other_features(teacher, compute_features, mean_var_norm, sample_rate):
+    """Say in what a teacher's features differ from the student's.
 
     Arguments
     ---------
@@ -162,35 +160,18 @@ def check_same_features(teacher, compute_features, mean_var_norm, sample_rate):
     sample_rate : int
         Of the student's audio, in Hz.
 
-    Raises
-    ------
-    UserError
-        Naming the first setting that differs, with both values.
+    Returns
+    -------
+    str or None
+        The first difference with both values; None if the features are the
+        same, so that teacher and student can share them.
     """
     if teacher.sample_rate != sample_rate:
-        raise UserError(
-            f"teacher_folder: {teacher.source} was trained at "
-            f"{teacher.sample_rate} Hz, but sample_rate is {sample_rate}; "
-            "take a teacher of the same sampling rate."
-        )
-    for norm, whose in (
-        (teacher.mean_var_norm, f"{teacher.source} has"),
-        (mean_var_norm, "the student has"),
-    ):
-        if has_statistics(norm):
-            raise UserError(
-                f"mean_var_norm: {whose} norm_type global, statistics of its "
-                "own, but teacher and student see the same features; use "
-                "norm_type sentence for both."
-            )
+        return f"{teacher.sample_rate} Hz, the student's: {sample_rate} Hz"
+    if has_statistics(teacher.mean_var_norm) or has_statistics(mean_var_norm):
+        return "norm_type global: each has statistics of its own"
     found = feature_difference(teacher, compute_features, mean_var_norm)
-    if found is not None:
-        key, difference = found
-        raise UserError(
-            f"{key}: the teacher {teacher.source} was trained on other "
-            f"features ({difference}); teacher and student have to have "
-            "the same."
-        )
+    return None if found is None else f"{found[0]}: {found[1]}"
 
 
 def feature_difference(model, compute_features, mean_var_norm):

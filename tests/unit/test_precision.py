@@ -12,6 +12,7 @@ from imlkd_brain.explanation.maps import Batch, saliency_map
 from imlkd_brain.precision import full_float32, set_tf32
 from imlkd_brain.verification.scoring import cohort_statistics, score_trials
 from imlkd_brain.verification.scoring import unit_length as scoring_unit_length
+from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.quirks import allow_tf32
 
 
@@ -82,12 +83,17 @@ def test_attributions_and_scores_are_in_full_float32_whoever_calls(
 
 def test_prototypes_are_in_full_float32(tf32, monkeypatch):
     class Model(torch.nn.Linear):
-        def embed(self, wavs, lens):
-            seen.append(flags())
+        sample_rate, hop_samples = 16000, 160
+
+        def features(self, wavs):
             return wavs
 
+        def embed_features(self, feats):
+            seen.append(flags())
+            return feats
+
     class Batch:
-        sig = torch.rand(2, 3), torch.ones(2)
+        sig = PaddedData(torch.rand(2, 3), torch.ones(2))
         spk_id_encoded = type("Padded", (), {"data": torch.zeros(2, 1)})
 
         def to(self, device):

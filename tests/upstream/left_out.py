@@ -76,7 +76,9 @@ NAMES = {
             # Names that nothing reads then
             "imlkd_brain.models.export:norm",
             "train_kd:begun",
+            "imlkd_brain.distillation.guidance:front_end",
             "train_kd:chunk",
+            "train_kd:mode",
             "train_kd:seen",
             "train_kd:trained_with",
         )
@@ -87,7 +89,8 @@ ATTRIBUTES = {
     **dict.fromkeys(
         (
             "trials",
-            "_cache",
+            "cache",
+            "front_end",
             "_fingerprint",
             "check",
             "guard",
@@ -106,7 +109,13 @@ PARAMETERS = {
     "TrainedModel": {"compute_features": None, "mean_var_norm": None},
     "SpeakerModel": {"key": None, "teacher_speakers": ()},
     "Teacher": {"prototypes": None},
-    "load_teacher": {"classes": "classifier", "prototypes": None},
+    "load_teacher": {
+        "classes": "classifier",
+        "prototypes": None,
+        "features": None,
+    },
+    "Guidance": {"sample_rate": None, "cache": None},
+    "View": {"wavs": None},
     "DistillationObjective": dict.fromkeys(
         ("eta_warmup_steps", "eta_schedule", "eta_total_steps")
     ),
@@ -115,6 +124,18 @@ PARAMETERS = {
 ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
     key for key in KEYS if key.startswith(("decoupled", "correlation"))
 ]
+# Functions and classes whose docstrings go without their example.
+EXAMPLES = (
+    "RandomChunks",
+    "check_options",
+    "frame_rate",
+    "hop_samples",
+    "make_projection",
+    "n_batches",
+    "seconds_to_samples",
+    "speaker_names",
+    "updates_per_epoch",
+)
 # What a sentence of a docstring must not speak of.
 OURS = (
     r"verify\.py|explain\.py|compare\.py|minivox|prototype|trained_with"
@@ -162,9 +183,8 @@ TEXTS = {
             '    if not hparams["skip_prep"]:\n'
         ),
     },
-    "imlkd_brain.brain": {
-        'self._once("answer", feats, answer)': "answer()",
-        "self._integrated_inputs(feats": "self._integrate(feats",
+    "imlkd_brain.distillation.guidance": {
+        'self._once("answer", feats, compute)': "compute()",
     },
     "imlkd_brain.data.datasets": {
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
@@ -197,6 +217,7 @@ NESTED_KEYS = (
     "objective.eta_schedule",
     "objective.eta_total_steps",
     "teacher.classes",
+    "teacher.features",
     "methods.decoupled_kd",
     "methods.dist",
     "prepare_noise_data.data_folder",
@@ -221,6 +242,8 @@ YAML_TEXTS = {
     "folders here\n": "# Downloaded to these folders\n",
     ",\n# which is looked for in data_folder first.": ".",
     "dev: a session of each speaker, near to this share": "train and dev",
+    "    # A teacher with other features computes its own of the same "
+    "waveforms\n": "",
     ", see docs/method.md": "",
     ", multi_level, decoupled,\n# correlation; see": ", multi_level; see",
     "# What is learnt on I(x) alone has to hold on x (docs/method.md).\n": "",

@@ -95,6 +95,7 @@ def slim_sources(root=ROOT):
             cut = cut.replace(old, new)
         cut = wording.without_stale_raises(before[name], cut)
         cut = wording.without_arguments(cut, without.ARGUMENTS)
+        cut = wording.without_examples(cut, without.EXAMPLES)
         after[name] = wording.without_mentions(cut, without.OURS)
     slim = shaking.shake(after, entries, roots, everything)
     return {name: formatted(text) for name, text in slim.items()}

@@ -2,6 +2,7 @@
 
 from upstream.wording import (
     without_arguments,
+    without_examples,
     without_mentions,
     without_stale_raises,
 )
@@ -100,3 +101,18 @@ def run():
     assert "If bad" not in without_stale_raises(before, after)
     assert "int\n\n    Example" in without_stale_raises(before, after)
     assert without_stale_raises(before, before) == before
+
+
+def test_an_example_goes_with_its_heading_and_nothing_else():
+    text = (
+        "def shown():\n"
+        '    """Is shown.\n\n'
+        "    Example\n    -------\n    >>> shown()\n"
+        '    """\n'
+        "    return 1\n"
+    )
+    both = text + text.replace("shown", "kept")
+    expected = 'def shown():\n    """Is shown.\n    """\n    return 1\n'
+    assert without_examples(both, ["shown"]) == expected + text.replace(
+        "shown", "kept"
+    )

@@ -69,6 +69,33 @@ def without_arguments(text, names):
     return "\n".join(lines)
 
 
+def without_examples(text, names):
+    """Drop the sections ``Example``, which are the last, of some docstrings.
+
+    Arguments
+    ---------
+    text : str
+        A Python source.
+    names : sequence of str
+        Of the functions and classes.
+
+    Returns
+    -------
+    str
+    """
+    lines = text.split("\n")
+    documented = sorted(_documented(text), key=lambda pair: -pair[1].lineno)
+    for name, node in documented:
+        value = node.body[0].value
+        heading = " " * value.col_offset + "Example"
+        section = lines[value.lineno - 1 : value.end_lineno]
+        if name.rpartition(".")[2] in names and heading in section:
+            start = value.lineno - 1 + section.index(heading)
+            # The blank line above it goes too, the closing quotes stay.
+            del lines[start - 1 : value.end_lineno - 1]
+    return "\n".join(lines)
+
+
 def without_stale_raises(before, after):
     """Drop sections ``Raises`` of what no longer raises.
 

@@ -98,7 +98,8 @@ def check_before_training(hparams):
     objective.check(hparams["batch_size"], integrated.durations, chunk)
     hparams["batchnorm"] = batchnorm_of(hparams["batchnorm"], hparams["method"])
     if distils(hparams):
-        check_teacher(hparams["teacher_folder"], *seen)
+        mode = integrated.mode if objective.cuts_segments else None
+        check_teacher(hparams["teacher_folder"], *seen, mode)
 
 
 def add_speaker_modules(hparams, run_opts, encoder, n_train):

@@ -38,7 +38,7 @@ def make(corpus, teacher, tmp_path, monkeypatch):
     # It has the features of this teacher, whatever the student's are.
     monkeypatch.setattr(train_kd, "check_teacher", lambda *_: None)
 
-    def build(method, run_opts=None, edit=None, **overrides):
+    def build(method, run_opts=None, edit=None, teacher=teacher, **overrides):
         overrides = {
             "method": method,
             "output_folder": str(tmp_path / f"{method}{next(count)}"),

@@ -12,6 +12,7 @@ from synthetic import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import speechbrain as sb
+from imlkd_brain.distillation.guidance import Guidance
 from imlkd_brain.precision import set_tf32
 
 
@@ -25,7 +26,7 @@ def test_bf16_keeps_distillation_in_float32(make, monkeypatch):
         )
     )
     terms = spy(monkeypatch, brain.hparams.objective, "branch_terms")
-    taught = spy(monkeypatch, brain, "_teacher")
+    taught = spy(monkeypatch, Guidance, "answer")
     fit(brain)
     assert len(terms) == N_UPDATES
     for _, _, result in terms:
@@ -109,7 +110,8 @@ def test_a_step_never_waits_for_the_device(make, monkeypatch, method, options):
     monkeypatch.setattr(modules.compute_features, "forward", lambda _: feats)
     monkeypatch.setattr(modules.mean_var_norm, "forward", lambda x, _: x)
     if brain.distils:
-        brain.hparams.teacher = copy.deepcopy(brain.hparams.teacher).to("meta")
+        teacher = copy.deepcopy(brain.hparams.teacher).to("meta")
+        brain.hparams.teacher = brain.guidance.teacher = teacher
     brain.device = "meta"
     brain.modules.train()
     with NoBlockingCopy():
