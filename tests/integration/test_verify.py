@@ -253,7 +253,7 @@ def test_no_list_may_have_speakers_that_a_model_or_its_teacher_learnt(
         ("score_norm=x-norm", "expected one of z-norm"),
         ("score_norm=s-norm", "need a cohort"),
         ("enrolment_file=none.txt", "no such text file"),
-        ("data_folder=none", "there is no such folder"),
+        ("data_folder=no_such_folder", "there is no such folder"),
     ],
 )
 def test_mistakes_get_one_sentence(

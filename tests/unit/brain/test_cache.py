@@ -88,9 +88,9 @@ def test_a_cache_above_its_limit_stops_the_training_before_it(make, tmp_path):
         make("iml_kd", teacher_cache_limit="much", **options)
 
 
-def test_a_cache_of_voxceleb_is_terabytes():
+def test_a_cache_of_voxceleb_is_terabytes(tmp_path):
     """By hand: 30 epochs of 600,000 rows, speeds included."""
-    overrides = {"data_folder": "none", "output_folder": "none"}
+    overrides = {"data_folder": "none", "output_folder": str(tmp_path)}
     hparams = load_yaml("iml_kd", overrides, HPARAMS.parent)
     n_batches = 30 * 600_000 // 96
     n_bytes = cache_bytes(
