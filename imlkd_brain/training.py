@@ -114,6 +114,7 @@ def sole_training(output_folder):
                     locked(os.path.join(output_folder, LOCK), busy)
                 )
             except NotImplementedError:
+                # What filelock raises there; a lock is no reason not to train.
                 logger.warning(
                     f"{output_folder}: its file system has no locks, so "
                     "nothing keeps a second training out."

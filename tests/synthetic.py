@@ -164,5 +164,6 @@ def _as_rank(rank, n, folder, function, end):
         )
         result = function()
     except Exception:
+        # Whatever it is, the parent raises it: a process has no test report.
         result = RuntimeError(f"rank {rank}: {traceback.format_exc()}")
     end.send_bytes(pickle.dumps(result))

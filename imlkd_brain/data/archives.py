@@ -25,6 +25,8 @@ TEST_WAV = "vox1_test_wav.zip"
 META = "meta"
 ARCHIVE = "data.zip"  # SpeechBrain's name
 TIMEOUT = 60  # seconds without an answer until a download is given up
+# What zipfile raises for a damaged archive: NotImplementedError for a method
+# of compression that it does not know, RuntimeError for an encrypted file.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,

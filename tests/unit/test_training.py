@@ -60,6 +60,7 @@ def test_two_trainings_never_share_a_folder(tmp_path, monkeypatch):
 def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, caplog):
     @contextlib.contextmanager
     def unknown(path, busy):
+        # As filelock does on such a file system
         raise NotImplementedError
         yield
 
