@@ -5,6 +5,7 @@ Authors: IML-KD contributors
 
 import hashlib
 import os
+import shutil
 
 import torch
 from torch.nn.functional import normalize
@@ -14,7 +15,10 @@ from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.files import cached
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
+
+PART = 64  # batches that are stored together: 3 MB of 192 dimensions each
 
 
 @torch.no_grad()
@@ -51,7 +55,7 @@ def speaker_prototypes(embeddings, labels, n_speakers):
 @torch.no_grad()
 @full_float32()
 def embed_dataset(
-    model, dataset, device="cpu", sample_rate=None, batch_size=64
+    model, dataset, device="cpu", sample_rate=None, batch_size=64, keep=None
 ):
     """Embed every item of a training set once, for prototypes.
 
@@ -67,6 +71,10 @@ def embed_dataset(
         Of the dataset in Hz, where it may not be the model's.
     batch_size : int
         Utterances in a batch.
+    keep : callable, optional
+        ``keep(name, compute)`` stores what ``compute()`` returns, or returns
+        what was stored under that name. It is called for each part of
+        ``PART`` batches, so that an interrupted embedding goes on.
 
     Returns
     -------
@@ -78,18 +86,33 @@ def embed_dataset(
     home = next(model.parameters()).device
     model.to(device)
     front_end = FrontEnd(model, sample_rate or model.sample_rate).to(device)
-    embeddings, labels = [], []
-    # A loader draws a number, which the caller's stream must not miss.
-    with torch.random.fork_rng(devices=[]):
-        for batch in tqdm(
-            make_dataloader(dataset, batch_size=batch_size),
-            desc="teacher prototypes",
-            dynamic_ncols=True,
-        ):
-            feats = front_end(batch.to(device).sig.data)
-            embeddings.append(model.embed_features(feats).cpu())
-            labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+    ids, step = dataset.data_ids, PART * batch_size
+    parts = []
+    with tqdm(
+        total=len(ids), desc="teacher prototypes", dynamic_ncols=True
+    ) as progress:
+        for start in range(0, len(ids), step):
+            of_part = ids[start : start + step]
+
+            def compute(of_part=of_part):
+                """Embed the utterances of one part."""
+                some = FilteredSortedDynamicItemDataset(dataset, of_part)
+                embeddings, labels = [], []
+                for batch in make_dataloader(some, batch_size=batch_size):
+                    batch = batch.to(device)
+                    feats = front_end(batch.sig.data)
+                    embeddings.append(model.embed_features(feats).cpu())
+                    labels.append(batch.spk_id_encoded.data.squeeze(1).cpu())
+                    progress.update(len(feats))
+                return [torch.cat(embeddings), torch.cat(labels)]
+
+            # A loader draws a number, which the caller's stream must not miss.
+            with torch.random.fork_rng(devices=[]):
+                name = f"{start:09d}"
+                parts.append(compute() if keep is None else keep(name, compute))
+            progress.update(start + len(of_part) - progress.n)
     model.to(home)
+    embeddings, labels = zip(*parts)
     return torch.cat(embeddings), torch.cat(labels)
 
 
@@ -98,7 +121,8 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
 
     The main process computes them unless the file has those of the same
     teacher, data and options. The other processes, and a later start of the
-    same training, read them.
+    same training, read them. An interrupted start leaves its embeddings in a
+    folder beside the file, and the next one goes on.
 
     Arguments
     ---------
@@ -121,15 +145,26 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
         (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
     """
 
+    key = _prototypes_key(model, dataset, n_speakers, options)
+    whole = os.path.splitext(path)[0]
+    parts = f"{whole}_parts"
+
+    def keep(name, compute_part):
+        return cached(parts, name, key, compute_part)
+
     def compute():
         embeddings, labels = embed_dataset(
-            model, dataset, device, options.get("sample_rate")
+            model, dataset, device, options.get("sample_rate"), keep=keep
         )
         return speaker_prototypes(embeddings, labels, n_speakers)
 
-    key = _prototypes_key(model, dataset, n_speakers, options)
-    folder, name = os.path.split(os.path.splitext(path)[0])
-    run_on_main(cached, args=[folder, name, key, compute])
+    def compute_once():
+        cached(folder, name, key, compute)
+        # Also what a start with other options has left.
+        shutil.rmtree(parts, ignore_errors=True)
+
+    folder, name = os.path.split(whole)
+    run_on_main(compute_once)
     return cached(folder, name, key, compute)
 
 

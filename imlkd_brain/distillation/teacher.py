@@ -5,6 +5,7 @@ Authors: IML-KD contributors
 
 from torch.nn.functional import normalize
 
+from imlkd_brain.data.speakers import PERTURBED
 from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import other_features
@@ -51,7 +52,7 @@ class Teacher(SpeakerModel):
             if self.classifier is None:
                 raise UserError(
                     f"{self.source}: this model has no classifier of cosines "
-                    "to teach classes with; give `--teacher_classes "
+                    "with named speakers to teach classes with; give `--teacher_classes "
                     "prototypes` to use mean teacher embeddings as classes."
                 )
             rows = class_rows(self, speakers)
@@ -101,6 +102,12 @@ def class_rows(model, speakers):
     """
     index = {speaker: row for row, speaker in enumerate(model.speakers)}
     missing = [speaker for speaker in speakers if speaker not in index]
+    if missing and all(map(PERTURBED.search, missing)):
+        raise UserError(
+            f"{model.source}: the teacher has no classes for speakers at "
+            f"another speed (first: {', '.join(missing[:3])}); give "
+            "`--speed_perturb '[1.0]'`, or `--teacher_classes prototypes`."
+        )
     if missing:
         raise UserError(
             f"{model.source}: the teacher has no class for {len(missing)} of "

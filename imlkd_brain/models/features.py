@@ -11,6 +11,7 @@ from speechbrain.processing.features import STFT
 _SEQUENCES = (list, tuple)
 _PLAIN = (bool, int, float, str)
 # Settings of a feature module that do not change what it computes.
+_STATISTICS = ("glob_mean", "glob_std")  # of a normalisation, compared apart
 _IRRELEVANT = ("training", "device", "count", "update_until_epoch")
 
 
@@ -243,13 +244,23 @@ def _difference(theirs, ours):
         values = [side.get(name, "none") for side in described]
         if values[0] != values[1]:
             return f"{name}: {values[0]}, the student's: {values[1]}"
-    states = [module.state_dict() for module in (theirs, ours)]
+    states = [_tensors(module) for module in (theirs, ours)]
     for name in sorted({*states[0], *states[1]}):
         nothing = torch.empty(0)
         values = [side.get(name, nothing).cpu() for side in states]
         if not torch.equal(*values):
             return f"other values of {name}"
     return None
+
+
+def _tensors(module):
+    """State dict, and tensors that it leaves out: SpeechBrain's windows."""
+    found = module.state_dict()
+    for place, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, torch.Tensor) and name not in _STATISTICS:
+                found[f"{place}.{name}".lstrip(".")] = value
+    return found
 
 
 def _stft(compute_features):

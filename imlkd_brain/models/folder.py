@@ -4,11 +4,12 @@
 :func:`imlkd_brain.models.export.export_inference_folder` wrote, a SpeechBrain
 hub model, or the output folder of a training, which holds one. Loading is
 strict: a checkpoint that does not fit the model is an error, not a warning.
+For public models and runs of SpeechBrain see
+:mod:`imlkd_brain.models.sources`.
 
 Authors: IML-KD contributors
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +17,15 @@ from hyperpyyaml import load_hyperpyyaml
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import check_features, has_statistics
+from imlkd_brain.models.sources import (
+    RUN_STATISTICS,
+    best_checkpoint,
+    is_name,
+    is_run,
+    named_folder,
+    only_keys,
+    run_of,
+)
 from imlkd_brain.models.speaker_model import SpeakerModel
 from speechbrain.dataio.encoder import CategoricalEncoder
 
@@ -26,7 +36,6 @@ LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
 TEACHER_SPEAKERS = "teacher_speakers.txt"  # a name a line
 
 STATS_FILE = "train_stats.csv"
-PUBLIC_MODELS = ("campplus",)
 
 
 def find_inference_folder(source):
@@ -35,12 +44,13 @@ def find_inference_folder(source):
     Arguments
     ---------
     source : str or Path
-        An inference folder, a training output folder, or the name of a public
-        model that :mod:`imlkd_brain.models.public` has brought.
+        An inference folder, a training output folder, that of SpeechBrain's
+        own training, or a name, see :mod:`imlkd_brain.models.sources`.
 
     Returns
     -------
     folder : Path
+        It holds ``embedding_model.ckpt``.
 
     Raises
     ------
@@ -48,16 +58,13 @@ def find_inference_folder(source):
         If there is none, with the way to get one.
     """
     source = Path(source)
-    if str(source) in PUBLIC_MODELS and not source.exists():
-        source = public_folder(str(source))
-        if not source.exists():
-            raise UserError(
-                f"{source.name}: this public model is not on this machine yet; "
-                f"`python -m imlkd_brain.models.public {source.name}` brings it."
-            )
+    if is_name(source):
+        source = named_folder(str(source))
     for folder in (source / INFERENCE, source):
         if (folder / "embedding_model.ckpt").is_file():
             return folder
+    if is_run(source):
+        return best_checkpoint(source)
     if (source / "save").is_dir():
         raise UserError(
             f"{source}: the training there has not finished (there is no "
@@ -72,29 +79,6 @@ def find_inference_folder(source):
     )
 
 
-def public_folder(name):
-    """Return the folder of a public model on this machine.
-
-    Arguments
-    ---------
-    name : str
-        One of ``PUBLIC_MODELS``.
-
-    Returns
-    -------
-    folder : Path
-        Below the environment variable ``IMLKD_MODELS``, else below
-        ``~/.cache/imlkd_brain``.
-
-    Example
-    -------
-    >>> public_folder("campplus").name
-    'campplus'
-    """
-    root = os.environ.get("IMLKD_MODELS") or "~/.cache/imlkd_brain"
-    return Path(root).expanduser() / name
-
-
 def load_speaker_model(source, device="cpu"):
     """Load a trained speaker model, strictly.
 
@@ -104,7 +88,7 @@ def load_speaker_model(source, device="cpu"):
     Arguments
     ---------
     source : str or Path
-        An inference folder or a training output folder.
+        See :func:`find_inference_folder`.
     device : str
         Where the model goes.
 
@@ -118,7 +102,11 @@ def load_speaker_model(source, device="cpu"):
         If files or keys are missing, or a checkpoint does not fit the model.
     """
     folder = find_inference_folder(source)
-    description = folder / "hyperparams.yaml"
+    run = run_of(folder)
+    # A checkpoint of a run is no model alone: the rest lies above it.
+    description = (
+        folder / "hyperparams.yaml" if run is None else run / "hyperparams.yaml"
+    )
     if not description.is_file():
         raise UserError(
             f"{description}: missing; an inference folder needs it beside "
@@ -127,13 +115,14 @@ def load_speaker_model(source, device="cpu"):
     # Building modules draws random numbers: the caller's stream must not
     # depend on whether there is a teacher.
     with torch.random.fork_rng(devices=[]):
-        hparams = _build(description)
+        hparams = _build(description, run)
     for key in MODEL_KEYS:
         if key not in hparams:
             raise UserError(
                 f"{description}: the key `{key}` is missing; SpeechBrain's "
                 "speaker models have it, export the model again."
             )
+    _check_modules(hparams, description)
     sample_rate = hparams.get("sample_rate", 16000)
     try:
         check_features(
@@ -142,20 +131,27 @@ def load_speaker_model(source, device="cpu"):
     except UserError as error:
         raise UserError(f"{description}: {error}") from error
     if has_statistics(hparams["mean_var_norm"]):
-        _load_statistics(hparams["mean_var_norm"], folder / STATISTICS_FILE)
+        name = STATISTICS_FILE if run is None else RUN_STATISTICS
+        _load_statistics(hparams["mean_var_norm"], folder / name)
     _load_strictly(hparams["embedding_model"], folder / "embedding_model.ckpt")
     classifier = hparams.get("classifier")
     classifier_file = folder / "classifier.ckpt"
-    if not hasattr(classifier, "weight") or not classifier_file.is_file():
+    speakers = _read_speakers(folder if run is None else folder.parent)
+    has_rows = hasattr(classifier, "weight") and classifier_file.is_file()
+    if not has_rows or not speakers:
         # None, or one that ends in a softmax as the x-vector's: no cosines.
+        # Rows without names are of no use either.
         classifier = None
     else:
         _load_strictly(classifier, classifier_file)
-    speakers = _read_speakers(folder)
-    if classifier is not None and len(speakers) != len(classifier.weight):
+    n_rows = 0 if classifier is None else len(classifier.weight)
+    if run is not None:
+        # Its number of classes is typed by hand, and may be too large.
+        n_rows = min(n_rows, len(speakers))
+    if classifier is not None and len(speakers) != n_rows:
         raise UserError(
             f"{folder}: the label encoder names {len(speakers)} speakers but "
-            f"the classifier has {len(classifier.weight)}; these files are "
+            f"the classifier has {n_rows}; these files are "
             "of different models, export the model again."
         )
     model = SpeakerModel(
@@ -171,12 +167,16 @@ def load_speaker_model(source, device="cpu"):
     return model.to(device)
 
 
-def _build(description):
-    """Build the modules that an inference folder's YAML describes."""
+def _build(description, run=None):
+    """Build the modules that a model's YAML describes; of a run only these."""
     try:
         with open(description, encoding="utf-8") as stream:
-            # A hub model's own paths are not needed: the files are here.
-            return load_hyperpyyaml(stream) or {}
+            text = stream.read()
+        if run is not None:
+            keys = (*MODEL_KEYS, "classifier", "sample_rate")
+            text = only_keys(text, keys)
+        # A hub model's own paths are not needed: the files are here.
+        return load_hyperpyyaml(text) or {}
     except Exception as error:
         # YAML, imports and constructors raise many types.
         reason = " ".join(" ".join(map(str, error.args)).split())
@@ -184,6 +184,17 @@ def _build(description):
             f"{description}: cannot be read as a model's description "
             f"({type(error).__name__}: {reason}); export the model again."
         ) from error
+
+
+def _check_modules(hparams, description):
+    """Refuse parts that are functions, as those of Tacotron's mels."""
+    for key in MODEL_KEYS:
+        if not isinstance(hparams[key], torch.nn.Module):
+            raise UserError(
+                f"{description}: `{key}` is no module "
+                f"({type(hparams[key]).__name__}); give a model whose features "
+                "are one, such as speechbrain.lobes.features.Fbank."
+            )
 
 
 def _load_statistics(mean_var_norm, path):
@@ -233,9 +244,9 @@ def _load_strictly(module, path):
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        found = misfit(state, module.state_dict())
         raise UserError(
-            f"{path}: does not fit the model in hyperparams.yaml ({first}); "
+            f"{path}: does not fit the model in hyperparams.yaml ({found}); "
             "give the folder whose checkpoint and YAML belong together."
         ) from error
     for name, value in state.items():
@@ -244,6 +255,52 @@ def _load_strictly(module, path):
                 f"{path}: `{name}` holds NaN or infinite values; the training "
                 "diverged, train again with a lower learning rate."
             )
+
+
+def misfit(theirs, ours):
+    """Say which tensors of a checkpoint do not fit a module.
+
+    Arguments
+    ---------
+    theirs : dict of str to torch.Tensor
+        The checkpoint.
+    ours : dict of str to torch.Tensor
+        The module's state dict.
+
+    Returns
+    -------
+    str
+        Names of the missing, the unknown and the mis-shaped tensors: the
+        first three of each kind, and how many more there are.
+
+    Example
+    -------
+    >>> one, two = torch.zeros(1), torch.zeros(2)
+    >>> misfit({"a": one, "c": one}, {"a": two, "b": one})
+    'missing: b; unknown: c; of another shape: a (1,), expected (2,)'
+    """
+    shapes = [
+        {
+            name: tuple(getattr(value, "shape", ()))
+            for name, value in side.items()
+        }
+        for side in (theirs, ours)
+    ]
+    kinds = {
+        "missing": [name for name in ours if name not in theirs],
+        "unknown": [name for name in theirs if name not in ours],
+        "of another shape": [
+            f"{name} {shapes[0][name]}, expected {shapes[1][name]}"
+            for name in ours
+            if name in theirs and shapes[0][name] != shapes[1][name]
+        ],
+    }
+    said = []
+    for kind, names in kinds.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            said.append(f"{kind}: {', '.join(map(str, names[:3]))}{more}")
+    return "; ".join(said)
 
 
 def _read_speakers(folder):

@@ -32,7 +32,7 @@ import torch
 
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.models.campplus import CAMPlusPlus
-from imlkd_brain.models.folder import PUBLIC_MODELS, public_folder
+from imlkd_brain.models.sources import PUBLIC_MODELS, public_folder
 
 CAMPPLUS_FILE = "campplus_cn_en_common.pt"
 CAMPPLUS_SHA256 = (

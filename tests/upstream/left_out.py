@@ -71,7 +71,12 @@ NAMES = {
             "has_statistics",
             "inherited_speakers",
             "utterance_key",
-            "PUBLIC_MODELS",
+            "is_name",
+            "is_run",
+            "run_of",
+            "_check_modules",
+            "PERTURBED",
+            "_tensors",
             "SpeakerModel._apply",
             # Names that nothing reads then
             "imlkd_brain.models.export:norm",
@@ -114,6 +119,7 @@ PARAMETERS = {
         "prototypes": None,
         "features": None,
     },
+    "_build": {"run": None},
     "Guidance": {"sample_rate": None, "cache": None},
     "View": {"wavs": None},
     "DistillationObjective": dict.fromkeys(
@@ -189,6 +195,11 @@ TEXTS = {
     "imlkd_brain.data.datasets": {
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
     },
+    "imlkd_brain.models.folder": {
+        "found = misfit(state, module.state_dict())": (
+            "found = str(error).splitlines()[1].strip()"
+        ),
+    },
     "imlkd_brain.distillation.objective": {
         "self.eta_at(step)": "self.eta",
     },
@@ -205,6 +216,14 @@ PHRASES = {
     "; the dev trials take embeddings": "",
     "; keeps what a batch of NaN must not change": "",
     ", and cohorts": "",
+    "folder, a training output folder, that of SpeechBrain's\n        own "
+    "training, or a name, see :mod:`imlkd_brain.models.sources`.": (
+        "folder or a training output folder."
+    ),
+    "\n        It holds ``embedding_model.ckpt``.": "",
+    "; of a run only these": "",
+    "    # A checkpoint of a run is no model alone: the rest lies above it.\n": "",
+    "        # Rows without names are of no use either.\n": "",
     "spk_id and utterance (``speaker/session/file``)": "spk_id",
     "text, JSON, CSV, cached results": "CSV",
 }

@@ -10,12 +10,13 @@ from imlkd_brain.distillation.guidance import Guidance
 from imlkd_brain.distillation.teacher import Teacher, front_end_of
 from imlkd_brain.models.kaldi_fbank import KaldiFbank
 from imlkd_brain.models.speaker_model import SpeakerModel
-from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
 OTHERS = {
     "40 mels": (Fbank(n_mels=40), 40, 16000),
+    "MFCC": (MFCC(n_mfcc=20, deltas=False, context=False), 20, 16000),
     "half the frame rate": (Fbank(n_mels=30, hop_length=20), 30, 16000),
     "8 kHz": (Fbank(n_mels=30, sample_rate=8000), 30, 8000),
     "Kaldi": (KaldiFbank(n_mels=30), 30, 16000),

@@ -1,6 +1,7 @@
 """Unit tests of ``imlkd_brain.distillation.prototypes``."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_prototypes_are_computed_once_for_all_processes_and_starts(
     embed = embed_dataset
     monkeypatch.setattr(
         "imlkd_brain.distillation.prototypes.embed_dataset",
-        lambda *args: asked.append(args) or embed(*args),
+        lambda *args, **more: asked.append(args) or embed(*args, **more),
     )
 
     def kept(dataset=None, **options):
@@ -104,3 +105,47 @@ def test_prototypes_are_computed_once_for_all_processes_and_starts(
     with open(path, "r+b") as stream:
         stream.truncate(100)
     assert kept() == (expected.tolist(), 1)
+
+
+def test_an_interrupted_embedding_goes_on(
+    trained, corpus, tmp_path, monkeypatch
+):
+    """Whole parts are not embedded again, and nothing is left of them."""
+    monkeypatch.setattr("imlkd_brain.distillation.prototypes.PART", 1)
+    model, dataset = load_speaker_model(trained), training_set(corpus)
+    # Batches of 64 hold all 8 utterances; these are batches of 3.
+    whole = embed_dataset(model, dataset, batch_size=3)
+    monkeypatch.setattr(
+        "imlkd_brain.distillation.prototypes.embed_dataset",
+        partial(embed_dataset, batch_size=3),
+    )
+    heard, embed = [], type(model).embed_features
+    path = tmp_path / "prototypes.pt"
+
+    def kept(limit):
+        heard.clear()
+
+        def listen(self, feats, lens=None):
+            if sum(heard) + len(feats) > limit:
+                raise KeyboardInterrupt
+            heard.append(len(feats))
+            return embed(self, feats, lens)
+
+        monkeypatch.setattr(type(model), "embed_features", listen)
+        return kept_prototypes(dataset, "cpu", model, 4, str(path), {})
+
+    with pytest.raises(KeyboardInterrupt):
+        kept(limit=6)
+    assert heard == [3, 3] and not path.exists()
+    rows = kept(limit=8)
+    assert heard == [2]
+    # The same to the bit: batches do not depend on where it was stopped.
+    assert torch.equal(rows, speaker_prototypes(*whole, 4))
+    assert [found.name for found in tmp_path.iterdir()] == ["prototypes.pt"]
+    # Parts of another teacher, data or options do not count.
+    with pytest.raises(KeyboardInterrupt):
+        dataset.data[next(iter(dataset.data))]["more"] = "other"
+        kept(limit=3)
+    dataset.data[next(iter(dataset.data))]["more"] = "another"
+    kept(limit=8)
+    assert heard == [3, 3, 2]

@@ -52,6 +52,8 @@ def test_classes_are_mapped_by_name(trained, wavs):
     assert class_rows(model, speakers) == [2, 0, 3]
     with pytest.raises(UserError, match="1 of the 2 .*first: zoe.*prototypes"):
         load_teacher(trained, ["anna", "zoe"])
+    with pytest.raises(UserError, match="another speed.*anna-sp0.9.*speed_per"):
+        load_teacher(trained, ["anna", "anna-sp0.9", "bert-sp1.1"])
     with pytest.raises(UserError, match="teacher_classes: 'rows'"):
         load_teacher(trained, speakers, classes="rows")
 

@@ -1,11 +1,18 @@
 """What features say of themselves, against their definition."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from imlkd_brain.data.crops import seconds_to_samples
-from imlkd_brain.models.features import frame_rate, hop_samples
+from imlkd_brain.models.features import (
+    feature_difference,
+    frame_rate,
+    hop_samples,
+)
 from speechbrain.lobes.features import MFCC, Fbank
+from speechbrain.processing.features import InputNormalization
 
 
 @pytest.mark.parametrize(
@@ -37,3 +44,40 @@ def test_seconds_are_rounded_to_samples_not_cut():
         for hundredths in range(1, 1000):
             exact = hundredths * rate // 100
             assert seconds_to_samples(hundredths / 100, rate) == exact
+
+
+def other_window():
+    """Mels whose window no setting names."""
+    features = Fbank()
+    features.compute_STFT.window = torch.hann_window(400)
+    return features
+
+
+NORM = {"norm_type": "sentence", "std_norm": False}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "norm", "named"),
+    [
+        (Fbank(), NORM, None),
+        (Fbank(n_mels=80), NORM, "compute_features"),
+        (Fbank(f_max=7600), NORM, "compute_features"),
+        (Fbank(win_length=20), NORM, "compute_features"),
+        (Fbank(hop_length=12), NORM, "compute_features"),
+        (Fbank(n_fft=512), NORM, "compute_features"),
+        (Fbank(deltas=True), NORM, "compute_features"),
+        (MFCC(), NORM, "compute_features"),
+        (other_window(), NORM, "compute_features"),
+        (Fbank(), {"norm_type": "sentence", "std_norm": True}, "mean_var_norm"),
+    ],
+)
+def test_whatever_makes_features_others_is_a_difference(theirs, norm, named):
+    model = SimpleNamespace(
+        compute_features=theirs, mean_var_norm=InputNormalization(**norm)
+    )
+    found = feature_difference(model, Fbank(), InputNormalization(**NORM))
+    assert found is None if named is None else found[0] == named
+    wavs = 0.1 * torch.randn(1, 8000)
+    feats = [f(wavs) for f in (theirs, Fbank())]
+    if named == "compute_features":
+        assert feats[0].shape != feats[1].shape or not feats[0].equal(feats[1])
