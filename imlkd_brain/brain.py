@@ -15,7 +15,7 @@ from imlkd_brain import distributed
 from imlkd_brain.bookkeeping import EpochMeans, log_epoch
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
 from imlkd_brain.distillation.gradient_shares import gradient_shares
-from imlkd_brain.distillation.guidance import Guidance, View
+from imlkd_brain.distillation.guidance import View
 from imlkd_brain.distillation.objective import BRANCHES, Outputs
 from imlkd_brain.errors import UserError
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
@@ -41,7 +41,7 @@ class IMLKDBrain(sb.Brain):
         I(x_d), x      -> student, teacher -> terms on the cross branch
 
     With no ``objective`` among the hparams, or one whose method has no terms,
-    only the first two lines happen. The teacher is ``hparams.teacher``: it is
+    only the first two lines happen. The teacher is in ``hparams.guidance``: it is
     not among the modules, so neither optimiser, checkpoint nor DDP sees it.
     """
 
@@ -60,7 +60,7 @@ class IMLKDBrain(sb.Brain):
             wavs, lens = self.hparams.wav_augment(wavs, lens)
         feats = self.modules.compute_features(wavs)
         feats = self.modules.mean_var_norm(feats, lens)
-        view = View(wavs, feats, self._target(batch))
+        view = View(wavs, feats, self._target(batch), batch)
         student = self._student(feats)
         teacher = (None, None)
         if self.needs("raw") or self.needs("cross"):
@@ -78,7 +78,7 @@ class IMLKDBrain(sb.Brain):
                 student = self._student(inputs.student)
             predictions["cross"] = Outputs(*student, *teacher)
             if self.needs("integrated"):
-                taught = self.guidance.answer(inputs.teacher)
+                taught = self.guidance.of_integrated(inputs)
                 predictions["integrated"] = Outputs(*student, *taught)
         return predictions
 
@@ -225,6 +225,9 @@ class IMLKDBrain(sb.Brain):
     def _train_loader_specifics(self, dataset, loader_kwargs):
         """SpeechBrain's, with an order that follows the seed under DDP too."""
         kwargs = super()._train_loader_specifics(dataset, loader_kwargs)
+        if self.train_sampler is None:
+            # One that was given: SpeechBrain moves on none but its own.
+            self.train_sampler = kwargs.get("sampler")
         if isinstance(self.train_sampler, DistributedSampler):
             self.train_sampler.seed = self.hparams.seed
         return kwargs
@@ -254,12 +257,7 @@ class IMLKDBrain(sb.Brain):
                 self.recovered = None
             self.hparams.chunks.epoch = epoch
             if self.distils:
-                self.guidance = Guidance(
-                    self.hparams.teacher.to(self.device),
-                    self.hparams.integrated_inputs,
-                    self.hparams.sample_rate,
-                    getattr(self.hparams, "teacher_cache", None),
-                )
+                self.guidance = self.hparams.guidance.to(self.device)
         elif self.trials is not None:
             self.trials.begin()
 

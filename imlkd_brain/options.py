@@ -20,6 +20,7 @@ MAY_CHANGE = {
             "train_log",
             "teacher_folder",
             "teacher_cache",
+            "teacher_answers",
             "data_folder",
             "data_folder_noise",
             "data_folder_rir",
@@ -59,9 +60,15 @@ LEFT_OUT = {
     "dev_trials",
     "start_from",
     "open_teacher_cache",
+    "open_answers",
     "teacher_prototypes",
     "prepare_options",
     "check_augmentation",
+    # Of teach.py; what a training draws from counts by its content.
+    "answers_variants",
+    "answers_fields",
+    "answers_precision",
+    "processes",
 }
 # How data are read, at any depth of the YAML.
 READING = {

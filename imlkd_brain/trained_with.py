@@ -151,12 +151,20 @@ class TrainingRecord:
             ``train_annotation`` and ``valid_annotation``: CSVs, known by
             their utterances, wherever these lie. ``teacher`` and
             ``initial_weights``: folders of a model, known by its weights and
-            description. Anything else by its bytes. None where the training
+            description. ``teacher_answers``: a folder of stored answers, and
+            how many chunks of a row are read. Anything else by its bytes. None where the training
             does without.
         """
         for name, path in files.items():
-            if path is None:
+            if path is None or (name == "teacher_answers" and not path[0]):
                 self.content["data"][name] = None
+            elif name == "teacher_answers":
+                content = os.path.join(path[0], "answers.json")
+                if os.path.isfile(content):
+                    self.content["data"][name] = {
+                        "chunks": path[1],
+                        "content": file_identity(content),
+                    }
             elif name in ("teacher", "initial_weights"):
                 try:
                     folder = find_inference_folder(path)

@@ -31,6 +31,7 @@ READ_BY = {
     "valid_trials": "dev_trials",
     "initial_weights": "start_from",
     "teacher_cache": "open_teacher_cache",
+    "teacher_answers": "open_answers",
 }
 
 

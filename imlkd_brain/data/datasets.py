@@ -143,8 +143,8 @@ class SpeakerIndex:
         return self.encoder.encode_sequence_torch([speaker])
 
 
-def index_speakers(dataset, encoder, keys):
-    """Let a dataset give ``spk_id_encoded``, a speaker's index.
+def index_speakers(dataset, encoder):
+    """Let a dataset give ``spk_id_encoded``, a speaker's index, for ``spk_id``.
 
     Arguments
     ---------
@@ -152,9 +152,8 @@ def index_speakers(dataset, encoder, keys):
         It has spk_id.
     encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The training speakers.
-    keys : list of str
-        What else the dataset gives.
     """
+    keys = [key for key in dataset.pipeline.output_mapping if key != "spk_id"]
     dataset.add_dynamic_item(
         SpeakerIndex(encoder), takes="spk_id", provides="spk_id_encoded"
     )

@@ -19,6 +19,7 @@ class View:
     wavs: torch.Tensor  # augmented, (B, samples)
     feats: torch.Tensor  # the student's features of them, (B, T, F)
     target: torch.Tensor  # true classes, (B,), int64
+    batch: object = None  # of the data set, where more comes with the chunks
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Integrated:
     student: torch.Tensor  # (B, T, F)
     teacher: torch.Tensor  # the same where they share their features
     gap: torch.Tensor = None  # of completeness, where it was asked for
+    segment: torch.Tensor = None  # the teacher's features of x_d, if its own
+    teacher_weights: torch.Tensor = None  # w of the teacher's frames, (B, T)
 
 
 class Guidance:
@@ -51,6 +54,11 @@ class Guidance:
         self.sample_rate = sample_rate
         self.cache = cache
 
+    def to(self, device):
+        """Move the teacher; return this."""
+        self.teacher.to(device)
+        return self
+
     def of_chunk(self, view):
         """Cosines (B, C) and embeddings (B, D) of the teacher on the chunks."""
         front_end = self.teacher.front_end
@@ -68,6 +76,10 @@ class Guidance:
                 return self.teacher.classify(embeddings), embeddings
 
         return self._once("answer", feats, compute)
+
+    def of_integrated(self, inputs):
+        """Cosines and embeddings of the teacher on its ``I(x_d)``."""
+        return self.answer(inputs.teacher)
 
     def of_segments(self, view, seeds, with_gap=False):
         """``I(x_d)`` of one segment of each chunk, constants.
@@ -98,12 +110,21 @@ class Guidance:
 
     def _integrate(self, view, seeds, with_gap):
         """Segments, their attribution, and I of them."""
+        segment, generator = self._segments(view, seeds)
+        return self._weigh(view, segment, generator, with_gap)
+
+    def _segments(self, view, seeds):
+        """A random segment of each chunk, and where numbers come from then."""
         common = generator = torch.Generator().manual_seed(seeds[0])
         if seeds[1] != seeds[0]:
             generator = torch.Generator().manual_seed(seeds[1])
         segment = self.integrated.segments(
             view.feats.detach(), generator, common
         )
+        return segment, generator
+
+    def _weigh(self, view, segment, generator, with_gap):
+        """I of segments."""
         if self.teacher.front_end is not None:
             return self._carry(view, segment, generator, with_gap)
         inputs, gap = self.integrated(
@@ -118,10 +139,11 @@ class Guidance:
     def _carry(self, view, segment, generator, with_gap):
         """I in the features of each, by weights of the teacher's frames."""
         front_end = self.teacher.front_end
-        wavs = self._waveforms(view.wavs, segment)
-        feats = front_end(wavs)
+        feats = segment.features
+        if front_end is not None:
+            feats = front_end(self._waveforms(view.wavs, segment))
         if self.integrated.mode == "identity":
-            return Integrated(segment.features, feats)
+            return Integrated(segment.features, feats, segment=feats)
         weights, gap = self.integrated.time_weights(
             self.teacher.cosines,
             feats,
@@ -129,17 +151,21 @@ class Guidance:
             generator=generator,
             with_gap=with_gap,
         )
-        carried = carried_weights(
-            weights,
-            segment.features.shape[1],
-            front_end.frame_rate,
-            self.integrated.frame_rate,
-        )
+        carried = weights
+        if front_end is not None:
+            carried = carried_weights(
+                weights,
+                segment.features.shape[1],
+                front_end.frame_rate,
+                self.integrated.frame_rate,
+            )
         gate = self.integrated.gate
         return Integrated(
-            gated(segment.features, carried.unsqueeze(2), gate),
-            gated(feats, weights.unsqueeze(2), gate),
+            gated(segment.features.float(), carried.unsqueeze(2), gate),
+            gated(feats.float(), weights.unsqueeze(2), gate),
             gap,
+            feats,
+            weights,
         )
 
     def _waveforms(self, wavs, segment):

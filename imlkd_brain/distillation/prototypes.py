@@ -127,7 +127,9 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
     Arguments
     ---------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        See :func:`embed_dataset`.
+        See :func:`embed_dataset`. One with ``stored_embeddings`` is asked for
+        them first, see
+        :class:`imlkd_brain.distillation.stored_answers.AnsweredSet`.
     device : str
         Where to embed.
     model : SpeakerModel
@@ -144,6 +146,12 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
     prototypes : torch.Tensor
         (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
     """
+
+    if hasattr(dataset, "stored_embeddings"):
+        # The teacher has embedded these chunks before.
+        embeddings, labels = dataset.stored_embeddings()
+        if embeddings is not None:
+            return speaker_prototypes(embeddings, labels, n_speakers)
 
     key = _prototypes_key(model, dataset, n_speakers, options)
     whole = os.path.splitext(path)[0]

@@ -70,14 +70,39 @@ def random_segments(feats, n_frames, generator=None):
             generator=generator,
             device=generator.device if generator is not None else "cpu",
         ).to(feats.device, non_blocking=True)
-        frames = starts + torch.arange(n_frames, device=feats.device)
-        items = torch.arange(len(feats), device=feats.device)[:, None]
-        feats = feats[items, frames]
     else:
         starts = torch.zeros(
             len(feats), 1, dtype=torch.int64, device=feats.device
         )
-    return feats - feats.mean(1, keepdim=True), starts.squeeze(1)
+    n_frames = min(n_frames, length)
+    frames = starts + torch.arange(n_frames, device=feats.device)
+    return segments_at(feats, frames), starts.squeeze(1)
+
+
+def segments_at(feats, frames):
+    """Given frames of each utterance, mean-normalised over their time.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Shape (B, T, F).
+    frames : torch.Tensor
+        Which frames of each, shape (B, frames), int64.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, frames, F), mean zero over time.
+
+    Example
+    -------
+    >>> segments_at(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[0, 1]]))
+    tensor([[[-1.],
+             [ 1.]]])
+    """
+    items = torch.arange(len(feats), device=feats.device)[:, None]
+    segments = feats[items, frames]
+    return segments - segments.mean(1, keepdim=True)
 
 
 def draw_duration(durations, generator=None):

@@ -66,6 +66,7 @@ class Teacher(SpeakerModel):
         # Set where its features are not the student's.
         self.front_end = None
         # What it answers depends on the classes as well.
+        self.model_key = model.key
         self.key = self._fingerprint()
 
     def classify(self, embeddings):

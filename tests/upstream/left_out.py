@@ -18,6 +18,13 @@ KEYS = {
             "teacher_prototypes",
             "open_teacher_cache",
             "teacher_cache",
+            "open_answers",
+            "answers",
+            "teacher_answers",
+            "answers_variants",
+            "answers_fields",
+            "answers_precision",
+            "processes",
             # What they read
             "initial_weights",
             "teacher_cache_limit",
@@ -96,6 +103,7 @@ ATTRIBUTES = {
             "trials",
             "cache",
             "front_end",
+            "model_key",
             "_fingerprint",
             "check",
             "guard",
@@ -121,7 +129,8 @@ PARAMETERS = {
     },
     "_build": {"run": None},
     "Guidance": {"sample_rate": None, "cache": None},
-    "View": {"wavs": None},
+    "View": {"wavs": None, "batch": None},
+    "Integrated": {"segment": None, "teacher_weights": None},
     "DistillationObjective": dict.fromkeys(
         ("eta_warmup_steps", "eta_schedule", "eta_total_steps")
     ),
@@ -133,12 +142,17 @@ ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
 # Functions and classes whose docstrings go without their example.
 EXAMPLES = (
     "RandomChunks",
+    "batches_per_epoch",
     "check_options",
+    "class_rows",
+    "draw_duration",
     "frame_rate",
     "hop_samples",
     "make_projection",
     "n_batches",
+    "random_segments",
     "seconds_to_samples",
+    "segments_at",
     "speaker_names",
     "updates_per_epoch",
 )
@@ -182,7 +196,8 @@ TEXTS = {
         "features.frame_rate(seen[0], rate)": (
             'features.frame_rate(hparams["compute_features"], rate)'
         ),
-        '["id", "sig", "utterance"]': '["id", "sig"]',
+        '        more = {"sample_rate": hparams["sample_rate"]}\n': "",
+        "Guidance(teacher, integrated, **more)": "Guidance(teacher, integrated)",
         # The comment stands above a statement that goes.
         '    if not hparams["skip_prep"]:\n': (
             "    # Dataset prep (parsing VoxCeleb into csv files)\n"

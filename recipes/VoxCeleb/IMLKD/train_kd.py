@@ -31,6 +31,7 @@ from imlkd_brain import training
 from imlkd_brain.brain import IMLKDBrain
 from imlkd_brain.data import datasets
 from imlkd_brain.distillation.batchnorm import batchnorm_of
+from imlkd_brain.distillation.guidance import Guidance
 from imlkd_brain.distillation.teacher import check_teacher
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.models import export, features
@@ -57,6 +58,9 @@ def dataio_prep(hparams):
         hparams["seed"],
         hparams["speed_perturb"],
     )
+    if hparams.get("answers") is not None:
+        augment = hparams["wav_augment"]
+        train_data = hparams["answers"].chunks_of(train_data, augment)
     annotation = hparams["valid_annotation"]
     valid_data = datasets.valid_dataset(
         annotation, hparams["data_folder"], hparams["sample_rate"]
@@ -70,10 +74,10 @@ def dataio_prep(hparams):
         hparams.get("out_n_neurons"),
         begun=bool(hparams["checkpointer"].list_checkpoints()),
     )
-    datasets.index_speakers(train_data, encoder, ["id", "sig"])
+    datasets.index_speakers(train_data, encoder)
     if hparams.get("dev_trials") is None:
         datasets.check_known_speakers(valid_data, encoder, annotation)
-        datasets.index_speakers(valid_data, encoder, ["id", "sig", "utterance"])
+        datasets.index_speakers(valid_data, encoder)
     return train_data, valid_data, encoder
 
 
@@ -82,10 +86,8 @@ def check_before_training(hparams):
     datasets.check_batches(hparams["train_dataloader_options"])
     if hparams["augmentation"] and "check_augmentation" in hparams:
         hparams["check_augmentation"]()
-    measured = hparams.get("measure_interval", 0)
-    training.check_options(
-        hparams["export"], measured, hparams["use_tensorboard"]
-    )
+    options = hparams["export"], hparams.get("measure_interval", 0)
+    training.check_options(*options, hparams["use_tensorboard"])
     rate = hparams["sample_rate"]
     seen = hparams["compute_features"], hparams["mean_var_norm"], rate
     features.check_features(*seen)
@@ -100,20 +102,21 @@ def check_before_training(hparams):
     if distils(hparams):
         mode = integrated.mode if objective.cuts_segments else None
         check_teacher(hparams["teacher_folder"], *seen, mode)
+        if hparams.get("open_answers") is not None:
+            answers = hparams["open_answers"](objective, integrated)
+            hparams["answers"] = answers
 
 
 def add_speaker_modules(hparams, run_opts, encoder, n_train):
     """Builds what depends on the data: classifier and learning-rate cycle."""
-    n_updates = training.updates_per_epoch(
-        n_train,
-        hparams["train_dataloader_options"],
-        training.run_option("grad_accumulation_factor", run_opts, hparams),
-    )
+    factor = "grad_accumulation_factor"
+    accumulated = training.run_option(factor, run_opts, hparams)
+    options = hparams["train_dataloader_options"]
+    n_updates = training.updates_per_epoch(n_train, options, accumulated)
     hparams["classifier"] = hparams["classifier"](out_neurons=len(encoder))
     hparams["modules"]["classifier"] = hparams["classifier"]
-    hparams["lr_annealing"] = hparams["lr_annealing"](
-        step_size=hparams["lr_step_epochs"] * n_updates
-    )
+    steps = hparams["lr_step_epochs"] * n_updates
+    hparams["lr_annealing"] = hparams["lr_annealing"](step_size=steps)
     kept = ["classifier", "lr_annealing"]
     if features.has_statistics(hparams["mean_var_norm"]):
         kept.append("mean_var_norm")
@@ -125,22 +128,21 @@ def add_teacher(hparams, run_opts, encoder, train_data):
     """Loads the frozen teacher, and a projection where dimensions differ."""
     options = {"speakers": training.speaker_names(encoder)}
     if "teacher_prototypes" in hparams:
-        options["prototypes"] = partial(
-            hparams["teacher_prototypes"],
-            train_data,
-            training.device_of(run_opts, hparams),
-        )
+        where = train_data, training.device_of(run_opts, hparams)
+        options["prototypes"] = partial(hparams["teacher_prototypes"], *where)
     teacher, objective = hparams["teacher"](**options), hparams["objective"]
     hparams["teacher"] = teacher
-    if "open_teacher_cache" in hparams:
-        loader_options = hparams["train_dataloader_options"]
-        hparams["teacher_cache"] = hparams["open_teacher_cache"](
-            objective,
-            hparams["integrated_inputs"],
-            training.all_batches(len(train_data), loader_options),
-            hparams["wav_augment"],
-            teacher,
-        )
+    if hparams.get("answers") is not None:
+        hparams.update(hparams["answers"].in_place_of(teacher, train_data))
+    else:
+        integrated = hparams["integrated_inputs"]
+        more = {"sample_rate": hparams["sample_rate"]}
+        if "open_teacher_cache" in hparams:
+            loader_options = hparams["train_dataloader_options"]
+            n_batches = training.all_batches(len(train_data), loader_options)
+            seen = objective, integrated, n_batches, hparams["wav_augment"]
+            more["cache"] = hparams["open_teacher_cache"](*seen, teacher)
+        hparams["guidance"] = Guidance(teacher, integrated, **more)
     dims = hparams["lin_neurons"], teacher.embedding_dim
     if objective.needs_embeddings and dims[0] != dims[1]:
         projection = training.make_projection(*dims, hparams["seed"])
@@ -213,7 +215,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
     if hparams["use_tensorboard"]:
         hparams["loggers"].append(hparams["tensorboard_logger"]())
 
-    # Brain class initialization
     brain = IMLKDBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -222,7 +223,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
         checkpointer=hparams["checkpointer"],
     )
 
-    # Training
     brain.fit(
         brain.hparams.epoch_counter,
         train_data,

@@ -1,0 +1,487 @@
+"""Trains on stored answers of a teacher, which is then not asked.
+
+Authors: IML-KD contributors
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from imlkd_brain.data.variants import (
+    Recipe,
+    VariantSampler,
+    VariantSet,
+    augmentation_settings,
+)
+from imlkd_brain.distillation.answer_store import (
+    FIELDS,
+    PRECISIONS,
+    AnswerStore,
+    check_same,
+    levels_of,
+)
+from imlkd_brain.distillation.front_end import carried_weights
+from imlkd_brain.distillation.guidance import Integrated
+from imlkd_brain.distillation.integrated_inputs import gated
+from imlkd_brain.distillation.segments import segments_at
+from imlkd_brain.distributed import n_processes
+from imlkd_brain.errors import UserError
+from imlkd_brain.precision import full_float32
+
+MODES = ("time_gate", "identity")  # weights of frames, or none
+# Attribution targets that know all classes, not just the true one
+OF_ALL_CLASSES = ("predicted", "log_posterior")
+# Of a chunk's levels: other processors add up in another order.
+TOLERANCE = 1e-3
+
+
+def check_fields(fields, precision, mode, folder):
+    """Refuse what cannot be stored, or trained on.
+
+    Arguments
+    ---------
+    fields : list of str
+        Some of ``FIELDS``.
+    precision : str
+        One of ``PRECISIONS``.
+    mode : str
+        Of the integrated inputs.
+    folder : str
+        Of the answers, for the message.
+
+    Raises
+    ------
+    UserError
+        Naming the key and the way out.
+    """
+    unknown = [name for name in fields if name not in FIELDS]
+    if unknown or not fields or len({*fields}) < len(fields):
+        raise UserError(
+            f"answers_fields: {list(fields)} should be some of "
+            f"{', '.join(FIELDS)}, each once."
+        )
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"answers_precision: {precision!r} is not known; give one of "
+            f"{', '.join(PRECISIONS)}."
+        )
+    if mode not in MODES and list(fields) != ["chunk"]:
+        raise UserError(
+            f"mode: {mode} weighs single bins, which are not stored in "
+            f"{folder}, only weights of frames are; give `--mode "
+            f"{MODES[0]}`, or `--teacher_answers null`."
+        )
+
+
+def attribution_settings(integrated):
+    """Return what time weights and ``I(x_d)`` depend on, for a fingerprint."""
+    target = integrated.target
+    baseline = integrated.baseline
+    if isinstance(baseline, torch.Tensor):
+        baseline = baseline.tolist()
+    if integrated.mode == "identity":
+        return {"mode": "identity"}
+    return {
+        "mode": integrated.mode,
+        "rule": integrated.rule,
+        "n_steps": integrated.n_steps,
+        "attribution_target": target,
+        "attribution_baseline": baseline,
+        "gate": integrated.gate,
+        "max_weight": integrated.max_weight,
+        "scale": integrated.scale if target == "log_posterior" else None,
+    }
+
+
+def recipe_of(seed, seconds, sample_rate, integrated, compute_features):
+    """Return the recipe of chunks for a student's features."""
+    n_samples = int(round(seconds * sample_rate))
+    with torch.no_grad():
+        n_frames = compute_features(torch.zeros(1, n_samples)).shape[1]
+    return Recipe(
+        seed,
+        float(seconds),
+        sample_rate,
+        [float(seconds) for seconds in integrated.durations],
+        float(integrated.frame_rate),
+        n_frames,
+    )
+
+
+def open_answers(
+    objective,
+    integrated,
+    folder,
+    n_variants,
+    seed,
+    seconds,
+    sample_rate,
+    compute_features,
+    loader_options,
+    cache,
+):
+    """Open stored answers and check that a training can learn from them.
+
+    Arguments
+    ---------
+    objective : imlkd_brain.distillation.objective.DistillationObjective
+        Decides which answers are needed.
+    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        How ``I(x_d)`` is made.
+    folder : str or None
+        Of ``teach.py``'s answers; None for a training that asks its teacher.
+    n_variants : int
+        How many of the stored chunks of a row are trained on.
+    seed, seconds, sample_rate, compute_features
+        See :func:`recipe_of`.
+    loader_options : dict
+        Of the training set's data loader.
+    cache : str or None
+        Of the training.
+
+    Returns
+    -------
+    Answers or None
+
+    Raises
+    ------
+    UserError
+        If there are no answers, fewer than ``n_variants``, or others than the
+        method needs.
+    """
+    if not folder:
+        return None
+    if cache:
+        raise UserError(
+            "teacher_cache: a training on stored answers asks its teacher "
+            "nothing; give `--teacher_cache null` or `--teacher_answers null`."
+        )
+    if not isinstance(n_variants, int) or n_variants < 1:
+        raise UserError(
+            f"answers_variants: {n_variants!r} should be a number of chunks, "
+            "1 or more."
+        )
+    store = AnswerStore.open(folder)
+    needed = _needed(objective, integrated)
+    fields, precision = (store.content[k] for k in ("fields", "precision"))
+    if needed != ["chunk"]:
+        check_fields(fields, precision, integrated.mode, folder)
+    missing = [name for name in needed if name not in fields]
+    if missing:
+        raise UserError(
+            f"{folder}: method {objective.method} needs the field(s) "
+            f"{', '.join(missing)}, and only {', '.join(fields)} are stored; "
+            "run teach.py with `--answers_fields "
+            f"'[{', '.join([*fields, *missing])}]'` and another "
+            "`--teacher_answers`, or train with another method."
+        )
+    store.check_files(n_variants)
+    recipe = recipe_of(seed, seconds, sample_rate, integrated, compute_features)
+    return Answers(
+        store, n_variants, needed, recipe, integrated, seed, loader_options
+    )
+
+
+def _needed(objective, integrated):
+    """The fields that a method reads."""
+    needed = []
+    if objective.needs("raw") or objective.needs("cross"):
+        needed.append("chunk")
+    if objective.needs("integrated"):
+        needed.append("integrated")
+    if objective.cuts_segments and integrated.mode != "identity":
+        needed.append("weights")
+    return needed
+
+
+class Answers:
+    """The stored answers that a training reads.
+
+    Arguments
+    ---------
+    store : AnswerStore
+        Where they are.
+    n_variants : int
+        How many of the stored chunks of a row are trained on.
+    needed : list of str
+        The fields that the method reads.
+    recipe : Recipe
+        What this training would draw; the walk's seed may be another.
+    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        How ``I(x_d)`` is made.
+    seed : int
+        Of the order of chunks.
+    loader_options : dict
+        Of the training set's data loader.
+    """
+
+    def __init__(
+        self,
+        store,
+        n_variants,
+        needed,
+        recipe,
+        integrated,
+        seed,
+        loader_options,
+    ):
+        self.store = store
+        self.n_variants = n_variants
+        self.needed = needed
+        self.recipe = recipe
+        self.integrated = integrated
+        self.seed = seed
+        self.loader_options = loader_options
+
+    def chunks_of(self, train_data, wav_augment):
+        """Return the stored chunks of a training set.
+
+        Arguments
+        ---------
+        train_data : speechbrain.dataio.dataset.DynamicItemDataset
+            See :func:`imlkd_brain.data.datasets.train_dataset`.
+        wav_augment : speechbrain.augment.augmenter.Augmenter or None
+            Of this training.
+
+        Returns
+        -------
+        AnsweredSet
+
+        Raises
+        ------
+        UserError
+            If an utterance, its length, its speaker or an option is not the
+            walk's.
+        """
+        content = self.store.content
+        ours = {
+            "recipe": {
+                k: v for k, v in vars(self.recipe).items() if k != "seed"
+            },
+            "augmentation": augmentation_settings(wav_augment),
+        }
+        if self.needed != ["chunk"]:
+            ours["attribution"] = attribution_settings(self.integrated)
+        else:
+            for name in ("durations", "frame_rate", "n_frames"):
+                del ours["recipe"][name]
+        check_same(self.store.folder, content, ours)
+        self._check_rows(train_data.data)
+        return AnsweredSet(
+            train_data.data,
+            Recipe(**content["recipe"]),
+            self.n_variants,
+            wav_augment,
+            self.store,
+            self.needed,
+        )
+
+    def _check_rows(self, rows):
+        """Refuse an utterance that is not the walk's."""
+        folder, target = self.store.folder, None
+        if self.needed != ["chunk"]:
+            target = self.store.content["attribution"].get("attribution_target")
+        by_class = target in ("true_class", *OF_ALL_CLASSES)
+        for name, row in rows.items():
+            stored = self.store.utterances.get(name)
+            if stored is None:
+                raise UserError(
+                    f"{folder}: has no answers for the utterance {name}; run "
+                    "teach.py over all of the training's data and speeds with "
+                    "another `--teacher_answers`."
+                )
+            speaker, seconds = stored
+            if abs(seconds - row["duration"]) > 1e-3:
+                raise UserError(
+                    f"{folder}: the utterance {name} was {seconds:g} s long "
+                    f"there and is {row['duration']:g} s here, so it is "
+                    "another recording; give the walk's data."
+                )
+            if by_class and speaker != row["spk_id"]:
+                raise UserError(
+                    f"{folder}: the utterance {name} is of the speaker "
+                    f"{speaker} there and of {row['spk_id']} here, and its "
+                    "weights depend on that; give the walk's speakers."
+                )
+        speakers = {row["spk_id"] for row in rows.values()}
+        theirs = {speaker for speaker, _ in self.store.utterances.values()}
+        if target in OF_ALL_CLASSES and speakers != theirs:
+            raise UserError(
+                f"{folder}: attribution_target {target} depends on all "
+                f"{len(theirs)} speakers of the walk, and this training has "
+                f"{len(speakers)}; run teach.py on this training's data, or "
+                "with `--attribution_target true_class`."
+            )
+
+    def in_place_of(self, teacher, dataset):
+        """Return what a training on stored answers has instead of others.
+
+        Arguments
+        ---------
+        teacher : imlkd_brain.distillation.teacher.Teacher
+            Whose answers they should be.
+        dataset : AnsweredSet
+            Of :meth:`chunks_of`.
+
+        Returns
+        -------
+        dict
+            ``guidance``; ``train_dataloader_options`` with an order of stored
+            chunks; ``wav_augment``, None, because the chunks are augmented.
+
+        Raises
+        ------
+        UserError
+            If the answers are another teacher's.
+        """
+        ours = {
+            "teacher": teacher.model_key,
+            "shared_features": teacher.front_end is None,
+        }
+        check_same(self.store.folder, self.store.content, ours)
+        options = {**self.loader_options}
+        if not options.pop("shuffle", False):
+            raise UserError(
+                "train_dataloader_options: shuffle is not True, but a training "
+                "on stored answers draws the chunks of each batch; give "
+                "shuffle: True."
+            )
+        options["sampler"] = VariantSampler(
+            dataset,
+            self.seed,
+            options["batch_size"],
+            n_processes(),
+            options.get("drop_last", False),
+        )
+        return {
+            "guidance": StoredGuidance(teacher, self.integrated),
+            "train_dataloader_options": options,
+            "wav_augment": None,
+        }
+
+
+class AnsweredSet(VariantSet):
+    """Chunks with the answers to them.
+
+    Arguments
+    ---------
+    rows, recipe, n_variants, wav_augment
+        See :class:`imlkd_brain.data.variants.VariantSet`.
+    store : AnswerStore
+        Where the answers are.
+    names : list of str
+        Which are given, as ``answer_<name>``.
+    """
+
+    def __init__(self, rows, recipe, n_variants, wav_augment, store, names):
+        super().__init__(rows, recipe, n_variants, wav_augment)
+        self.store = store
+        keys = [f"answer_{name}" for name in names]
+        self.add_dynamic_item(
+            partial(_stored, store, names),
+            takes=["id", "variant", "sig"],
+            provides=keys if len(keys) > 1 else keys[0],
+        )
+        self.set_output_keys(["id", "sig", "spk_id", "frames", *keys])
+
+    def stored_embeddings(self):
+        """Return all chunks' embeddings (N, dim) and speakers' indices (N,).
+
+        None and None where no embeddings of chunks are stored.
+        """
+        if "chunk" not in self.store.content["fields"]:
+            return None, None
+        embeddings, labels = [], []
+        with self.output_keys_as(["id", "spk_id_encoded"]):
+            for row in range(len(self)):
+                item = self[row]
+                for variant in range(self.n_variants):
+                    record = self.store.record(item["id"], variant)
+                    embeddings.append(_floats(record["chunk"]))
+                    labels.append(item["spk_id_encoded"])
+        return torch.stack(embeddings), torch.cat(labels)
+
+
+class StoredGuidance:
+    """What a teacher said of a batch, in a training step.
+
+    It has the interface of :class:`imlkd_brain.distillation.guidance.Guidance`.
+
+    Arguments
+    ---------
+    teacher : imlkd_brain.distillation.teacher.Teacher
+        Its classes are read. It is asked nothing and stays where it is.
+    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        How ``I(x_d)`` is made of weights.
+    """
+
+    def __init__(self, teacher, integrated):
+        self.teacher = teacher
+        self.integrated = integrated
+
+    def to(self, device):
+        """Move the classes; return this."""
+        self.teacher.rows = self.teacher.rows.to(device)
+        for layer in self.teacher.layers:
+            layer.to(device)
+        return self
+
+    def of_chunk(self, view):
+        """Cosines (B, C) and embeddings (B, D) of the chunks."""
+        return self._answer(view.batch.answer_chunk.data)
+
+    def of_segments(self, view, seeds, with_gap=False):
+        """``I(x_d)`` of the segments, in the student's features."""
+        batch, front_end = view.batch, self.teacher.front_end
+        features = segments_at(view.feats.detach(), batch.frames.data).float()
+        taught = getattr(batch, "answer_integrated", None)
+        if self.integrated.mode != "identity":
+            weights = batch.answer_weights.data
+            if front_end is not None:
+                weights = carried_weights(
+                    weights,
+                    features.shape[1],
+                    front_end.frame_rate,
+                    self.integrated.frame_rate,
+                )
+            gate = self.integrated.gate
+            features = gated(features, weights.unsqueeze(2), gate)
+        return Integrated(features, None if taught is None else taught.data)
+
+    def of_integrated(self, inputs):
+        """Cosines and embeddings of ``I(x_d)``, of which one was stored."""
+        return self._answer(inputs.teacher)
+
+    def _answer(self, embeddings):
+        """Embeddings and the cosines to the classes that they have."""
+        whole = torch.autocast(embeddings.device.type, enabled=False)
+        with full_float32(), torch.no_grad(), whole:
+            return self.teacher.classify(embeddings), embeddings
+
+
+def _stored(store, names, id_, variant, signal):
+    """The stored answers of a chunk, one tensor for each name."""
+    record = store.record(id_, variant)
+    levels, ours = record["levels"], levels_of(signal)
+    if not np.allclose(levels, ours, rtol=TOLERANCE, atol=1e-6):
+        raise UserError(
+            f"{store.folder}: chunk {variant} of the utterance {id_} has other "
+            f"levels there ({', '.join(f'{v:.4g}' for v in levels)}) than here "
+            f"({', '.join(f'{v:.4g}' for v in ours)}), so it is another "
+            "recording or was augmented otherwise; give the walk's data."
+        )
+    found = tuple(_floats(record[name]) for name in names)
+    for name, values in zip(names, found):
+        if not values.isfinite().all():
+            raise UserError(
+                f"{store.folder}: the stored {name} of the utterance {id_} has "
+                "numbers that are not finite; remove the folder's "
+                f"variant{variant:03d} and run teach.py again."
+            )
+    return found if len(found) > 1 else found[0]
+
+
+def _floats(values):
+    """Stored numbers as a tensor of float32."""
+    return torch.from_numpy(np.array(values, dtype=np.float32))
