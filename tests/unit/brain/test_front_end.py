@@ -3,11 +3,16 @@
 import pytest
 import torch
 from helpers.brains import fit, spy
+from helpers.public import SPEAKERS, write_hub_model, write_run
 from synthetic import TRAIN_SPEAKERS
 
 from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.distillation.guidance import Guidance
-from imlkd_brain.distillation.teacher import Teacher, front_end_of
+from imlkd_brain.distillation.teacher import (
+    Teacher,
+    front_end_of,
+    load_teacher,
+)
 from imlkd_brain.models.kaldi_fbank import KaldiFbank
 from imlkd_brain.models.speaker_model import SpeakerModel
 from speechbrain.lobes.features import MFCC, Fbank
@@ -109,3 +114,28 @@ def test_weights_of_single_mel_bands_do_not_carry_over(make):
     front_end.check("identity")
     with pytest.raises(Exception, match="mode: gate .*--mode time_gate"):
         front_end.check("gate")
+
+
+@pytest.mark.parametrize(
+    ("write", "n_mels"),
+    [(write_hub_model, 20), (write_hub_model, 40), (write_run, 20)],
+)
+def test_a_speechbrain_model_teaches_by_the_names_of_its_speakers(
+    make, tmp_path, monkeypatch, write, n_mels
+):
+    """A hub model and a run; the first and last share the student's mels."""
+    folder = tmp_path / "model"
+    write(folder, **({} if n_mels == 20 else {"n_mels": n_mels}))
+    assert set(TRAIN_SPEAKERS) < set(SPEAKERS)
+    teacher = load_teacher(folder, TRAIN_SPEAKERS)
+    brain = taught_by(make, "iml_kd_plus", teacher)
+    assert (teacher.front_end is None) == (n_mels == 20)
+    before = {k: v.clone() for k, v in brain.modules.state_dict().items()}
+    chunks = spy(monkeypatch, Guidance, "of_chunk")
+    fit(brain)
+    assert chunks and chunks[0][2][0].shape[1] == len(TRAIN_SPEAKERS)
+    # The dimensions differ, 8 and 12: there is a projection.
+    assert brain.modules.projection.weight.shape == (12, 8)
+    after = brain.modules.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(after[key], before[key]) for key in before)

@@ -1,7 +1,10 @@
 """Unit tests of ``imlkd_brain.distillation.teacher``."""
 
+import random
+
 import pytest
 import torch
+from helpers.public import write_hub_model
 from synthetic import TRAIN_SPEAKERS, write_model
 
 from imlkd_brain.distillation.teacher import (
@@ -80,3 +83,42 @@ def test_layers_before_the_rows_are_applied(wavs):
         atol=1e-6,
         rtol=0,
     )
+
+
+@pytest.fixture(scope="module")
+def ecapa(tmp_path_factory):
+    """The format of the public ECAPA: 7,205 speakers of VoxCeleb 1 and 2."""
+    names = [f"id{number:05d}" for number in range(2000, 9205)]
+    random.Random(1).shuffle(names)
+    folder = write_hub_model(tmp_path_factory.mktemp("hub") / "ecapa", names)
+    return folder, names
+
+
+def test_posteriors_over_fewer_classes_are_the_renormalised_ones(ecapa, wavs):
+    """A student of 1,211 speakers: rows by name, softmax over these."""
+    folder, names = ecapa
+    student = random.Random(2).sample(sorted(names), 1211)
+    teacher = load_teacher(folder, student)
+    model = load_speaker_model(folder)
+    feats = model.features(wavs)
+    with torch.no_grad():
+        all_posteriors = (30 * model.cosines(feats)).double().softmax(1)
+        posteriors = (30 * teacher.cosines(feats)).double().softmax(1)
+    assert all_posteriors.shape[1] == 7205 and posteriors.shape[1] == 1211
+    rows = [names.index(speaker) for speaker in student]
+    expected = all_posteriors[:, rows]
+    expected /= expected.sum(1, keepdim=True)
+    # Cosines in float32, times 30.
+    torch.testing.assert_close(posteriors, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_a_folder_without_speakers_teaches_with_prototypes_alone(ecapa, wavs):
+    folder, names = ecapa
+    (folder / "label_encoder.txt").unlink()
+    with pytest.raises(UserError, match="no classifier.*named speakers.*proto"):
+        load_teacher(folder, names[:3])
+    rows = torch.eye(12)[:3]
+    teacher = load_teacher(
+        folder, names[:3], "prototypes", lambda *_, **__: rows
+    )
+    assert teacher.cosines(teacher.features(wavs)).shape == (3, 3)
