@@ -245,6 +245,7 @@ def _load_strictly(module, path):
         module.load_state_dict(state)
     except RuntimeError as error:
         found = misfit(state, module.state_dict())
+        found = found or str(error).splitlines()[-1].strip()
         raise UserError(
             f"{path}: does not fit the model in hyperparams.yaml ({found}); "
             "give the folder whose checkpoint and YAML belong together."

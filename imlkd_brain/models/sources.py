@@ -152,11 +152,12 @@ def _fetched(name, filename, source, folder, save_filename):
     except Exception as error:
         # Of the network, the hub's client and the disk; its types vary.
         reason = " ".join(str(error).split()) or "no reason given"
+        reason = reason.split(". ")[0].rstrip(".")
         raise UserError(
             f"{name}: there is no such folder, and {filename} could not be "
-            f"fetched from Hugging Face ({type(error).__name__}: "
-            f"{reason.rstrip('.')}); correct the name or the path, or give "
-            "the model's folder, brought from a machine with a network."
+            f"fetched from Hugging Face ({type(error).__name__}: {reason}); "
+            "correct the name or the path, or give the model's folder, brought "
+            "from a machine with a network."
         ) from error
 
 

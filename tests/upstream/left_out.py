@@ -211,9 +211,8 @@ TEXTS = {
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
     },
     "imlkd_brain.models.folder": {
-        "found = misfit(state, module.state_dict())": (
-            "found = str(error).splitlines()[1].strip()"
-        ),
+        "        found = misfit(state, module.state_dict())\n": "",
+        "found or str(error).splitlines()[-1]": "str(error).splitlines()[1]",
     },
     "imlkd_brain.distillation.objective": {
         "self.eta_at(step)": "self.eta",

@@ -190,6 +190,14 @@ def first_to(value):
             first_to(lambda w: w.index_fill(0, torch.tensor([1]), torch.inf)),
             "holds NaN or infinite",
         ),
+        ("classifier", first_to(lambda w: w.tolist()), "does not fit.*weight"),
+        (
+            "embedding_model",
+            lambda state: state.update(
+                {k: 3 for k in state if k.endswith("tracked")}
+            ),
+            "does not fit.*tracked",
+        ),
         ("embedding_model", lambda state: torch.zeros(3), "not a readable"),
         ("embedding_model", lambda state: [1, 2], "not a readable"),
     ],
