@@ -9,13 +9,14 @@ import shutil
 
 import torch
 from torch.nn.functional import normalize
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.files import cached
 from imlkd_brain.precision import full_float32
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 
 PART = 64  # batches that are stored together: 3 MB of 192 dimensions each
@@ -86,19 +87,23 @@ def embed_dataset(
     home = next(model.parameters()).device
     model.to(device)
     front_end = FrontEnd(model, sample_rate or model.sample_rate).to(device)
-    ids, step = dataset.data_ids, PART * batch_size
+    n_items, step = len(dataset), PART * batch_size
     parts = []
     with tqdm(
-        total=len(ids), desc="teacher prototypes", dynamic_ncols=True
+        total=n_items, desc="teacher prototypes", dynamic_ncols=True
     ) as progress:
-        for start in range(0, len(ids), step):
-            of_part = ids[start : start + step]
+        for start in range(0, n_items, step):
+            items = range(start, min(start + step, n_items))
 
-            def compute(of_part=of_part):
+            def compute(items=items):
                 """Embed the utterances of one part."""
-                some = FilteredSortedDynamicItemDataset(dataset, of_part)
+                loader = make_dataloader(
+                    Subset(dataset, items),
+                    batch_size=batch_size,
+                    collate_fn=PaddedBatch,
+                )
                 embeddings, labels = [], []
-                for batch in make_dataloader(some, batch_size=batch_size):
+                for batch in loader:
                     batch = batch.to(device)
                     feats = front_end(batch.sig.data)
                     embeddings.append(model.embed_features(feats).cpu())
@@ -110,7 +115,7 @@ def embed_dataset(
             with torch.random.fork_rng(devices=[]):
                 name = f"{start:09d}"
                 parts.append(compute() if keep is None else keep(name, compute))
-            progress.update(start + len(of_part) - progress.n)
+            progress.update(items.stop - progress.n)
     model.to(home)
     embeddings, labels = zip(*parts)
     return torch.cat(embeddings), torch.cat(labels)

@@ -104,5 +104,5 @@ def test_prototypes_are_in_full_float32(tf32, monkeypatch):
         "imlkd_brain.distillation.prototypes.make_dataloader",
         lambda *a, **k: [Batch()],
     )
-    embed_dataset(Model(1, 1), None)
+    embed_dataset(Model(1, 1), [None, None])
     assert seen == [(False, False)]

@@ -238,6 +238,9 @@ PHRASES = {
     "; of a run only these": "",
     "    # A checkpoint of a run is no model alone: the rest lies above it.\n": "",
     "        # Rows without names are of no use either.\n": "",
+    "        # A hub model's own paths are not needed: the files are here.\n": "",
+    "        # None, or one that ends in a softmax as the x-vector's: no "
+    "cosines.\n": "",
     "spk_id and utterance (``speaker/session/file``)": "spk_id",
     "text, JSON, CSV, cached results": "CSV",
 }
