@@ -218,6 +218,7 @@ class AnswerStore:
         """
         assert records.dtype == self.record_type(block.variant)
         assert len(records) == len(block)
+        block.path.parent.mkdir(parents=True, exist_ok=True)
         with in_place_of(block.path) as temporary:
             with open(temporary, "wb") as stream:
                 np.save(stream, records, allow_pickle=False)

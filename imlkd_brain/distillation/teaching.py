@@ -201,7 +201,8 @@ def _ask(store, block, dataset, guidance, features, batch_size, options, bar):
                 seed.getrandbits(32),
             )
             for name, values in answers.items():
-                part[name] = values.float().cpu().numpy()
+                with np.errstate(over="ignore"):
+                    part[name] = values.float().cpu().numpy()
                 finite = np.isfinite(part[name]).all(1)
                 if not finite.all():
                     raise UserError(
