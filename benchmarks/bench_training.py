@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imlkd_brain.comparison.run import child_environment
-from imlkd_brain.trained_with import DEBUG
+from imlkd_brain.training import DEBUG
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "VoxCeleb" / "IMLKD"
 ROUNDS = 2

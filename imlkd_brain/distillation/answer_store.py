@@ -86,6 +86,15 @@ class AnswerStore:
         )
         if (folder / CONTENT).is_file():
             store = cls.open(folder)
+            other = store.utterances.items() ^ utterances.items()
+            if other:
+                raise UserError(
+                    f"{folder}: its walk is over {len(store.utterances)} rows "
+                    f"and this one over {len(utterances)}; "
+                    f"{min(other)[0]} is another or only in one of them. Give "
+                    "the data of before, another `--teacher_answers`, or "
+                    "remove this folder."
+                )
             check_same(folder, store.content, content)
             return store
         folder.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,9 @@ def test_the_same_walk_goes_on_and_another_does_not(store):
         assert words in str(caught.value)
         assert str(store.folder) in str(caught.value)
     fewer = dict(list(UTTERANCES.items())[1:])
-    with pytest.raises(UserError, match="utterances: "):
+    with pytest.raises(
+        UserError, match="over 5 rows and this one over 4; u0 is"
+    ):
         AnswerStore.create(store.folder, CONTENT, fewer)
 
 
