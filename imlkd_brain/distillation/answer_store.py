@@ -120,9 +120,8 @@ class AnswerStore:
         if not (folder / CONTENT).is_file():
             raise UserError(
                 f"{folder}: no stored answers of a teacher there (no "
-                f"{CONTENT}); make them with `python teach.py ... "
-                f"--teacher_answers {folder}`, or give `--teacher_answers "
-                "null`."
+                f"{CONTENT}); make them with teach.py, or give "
+                "`--teacher_answers null` to ask the teacher."
             )
         try:
             text = (folder / CONTENT).read_text(encoding="utf-8")
