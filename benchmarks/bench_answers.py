@@ -37,7 +37,7 @@ from imlkd_brain.training import load_training
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
-ROUNDS = 3
+ROUNDS = 2
 UPDATES = 2
 FIELDS = (
     ("chunk",),
@@ -75,34 +75,28 @@ def walk(options, folder):
     argv = ["hparams/minivox/teach.yaml", *options, "--device=cpu"]
     argv += [f"--teacher_answers={folder}", "--noprogressbar"]
     argv += ["--answers_fields=[chunk, integrated, weights]"]
-    teach.main([*argv, "--answers_variants=3"])
-    _, hparams, run_opts, _ = load_training([*argv, "--answers_variants=3"])
+    teach.main(argv)
+    _, hparams, run_opts, _ = load_training(argv)
     teach.check_before_teaching(hparams)
     store, chunks, guidance = teach.begin(hparams, run_opts)
     features, norm = hparams["compute_features"], hparams["mean_var_norm"]
     cost = {}
+    batch = next(iter(make_dataloader(chunks, batch_size=32)))
     for fields in FIELDS:
         spent = []
         for _ in range(ROUNDS):
-            # One batch of each duration
-            for variant in range(3):
-                first = variant * len(chunks)
-                (batch,) = make_dataloader(
-                    chunks, batch_size=32, sampler=range(first, first + 32)
-                )
-                begun = time.perf_counter()
-                ask(
-                    guidance,
-                    lambda wavs: norm(features(wavs), torch.ones(len(wavs))),
-                    batch,
-                    fields,
-                    seed=0,
-                )
-                spent.append((time.perf_counter() - begun) / 32)
+            begun = time.perf_counter()
+            ask(
+                guidance,
+                lambda wavs: norm(features(wavs), torch.ones(len(wavs))),
+                batch,
+                fields,
+                seed=0,
+            )
+            spent.append((time.perf_counter() - begun) / 32)
         store.content["fields"] = list(fields)
-        n_bytes = store.n_bytes(store.blocks(3)) / (3 * len(chunks))
-        rounds = [sum(spent[i : i + 3]) / 3 for i in range(0, len(spent), 3)]
-        cost[fields] = statistics.median(rounds), n_bytes
+        n_bytes = store.n_bytes(store.blocks(1)) / len(chunks)
+        cost[fields] = statistics.median(spent), n_bytes
     return cost
 
 
@@ -114,7 +108,6 @@ def updates(options, folder, work):
         "iml_kd, answers stored": [
             "--method=iml_kd",
             f"--teacher_answers={folder}",
-            "--answers_variants=3",
         ],
     }
     seconds = {name: [] for name in ways}
@@ -147,6 +140,8 @@ def main():
                 f"--teacher_folder={folder}",
                 "--teacher_classes=prototypes",
                 "--speed_perturb=[1.0]",
+                "--durations=[1.5]",
+                "--answers_variants=1",
             ]
             answers = work / f"answers {name}"
             for fields, (spent, n_bytes) in walk(options, answers).items():
@@ -161,7 +156,7 @@ def main():
         f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, one "
         f"thread, torch {torch.__version__}, load of the machine at the end "
         f"{os.getloadavg()[0]:.1f}; medians of {ROUNDS} rounds. Chunks of 2 s, "
-        "segments of 1, 1.5 and 2 s, one node of Integrated Gradients, half "
+        "segments of 1.5 s, one node of Integrated Gradients, half "
         f"precision. An update: batch 32, MiniVox's student, {UPDATES} updates "
         "a round. `python benchmarks/bench_answers.py`",
         "",
