@@ -40,6 +40,7 @@ from imlkd_brain.distillation.stored_answers import check_fields, recipe_of
 from imlkd_brain.distillation.teaching import (
     RecipeGuidance,
     answers_content,
+    no_prototypes,
     walk,
 )
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -127,14 +128,15 @@ def begin(hparams, run_opts):
     prepare(hparams)
     train_data, chunks, encoder = dataio_prep(hparams, recipe)
     speakers = training.speaker_names(encoder)
-    teacher = hparams["teacher"](
-        speakers=speakers,
-        prototypes=partial(
-            hparams["teacher_prototypes"],
-            train_data,
-            training.device_of(run_opts, hparams),
-        ),
+    prototypes = partial(
+        hparams["teacher_prototypes"],
+        train_data,
+        training.device_of(run_opts, hparams),
     )
+    if hparams["answers_fields"] == ["chunk"]:
+        # Embeddings of chunks depend on no classes.
+        prototypes = no_prototypes
+    teacher = hparams["teacher"](speakers=speakers, prototypes=prototypes)
     guidance = RecipeGuidance(
         teacher, hparams["integrated_inputs"], hparams["sample_rate"]
     )
