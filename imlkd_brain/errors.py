@@ -5,6 +5,7 @@ what was expected, and the way out. Scripts run their main block inside
 :func:`one_sentence_errors`, which prints it.
 """
 
+import difflib
 import errno
 import os
 import signal
@@ -23,6 +24,17 @@ class UserError(ValueError):
     ...
     imlkd_brain.errors.UserError: trials.txt, line 3: expected `label enrol test`.
     """
+
+
+def expected_sentence(key, value, expected):
+    """Say what a key is, in words, and what it must be."""
+    return f"{key} is {value}, but must be {expected}."
+
+
+def nearest(name, known):
+    """Hint at the known name that is most like this one, if one is."""
+    found = difflib.get_close_matches(str(name), [str(k) for k in known], 1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 @contextmanager

@@ -8,24 +8,33 @@ Authors: IML-KD contributors
 
 import io
 import os
+import re
 import sys
+from contextlib import contextmanager, redirect_stderr
 
-from hyperpyyaml import load_hyperpyyaml
+import ruamel.yaml
+import yaml as pyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
-from imlkd_brain.errors import UserError
+from imlkd_brain.errors import UserError, nearest
+from imlkd_brain.machine import RUN_OPTION_NAMES, check_run_options
+from imlkd_brain.schema import Made
+from imlkd_brain.values import short
 
 
-def load_hyperparameters(argv):
-    """Parse a recipe's command line and load its YAML.
+def load_hyperparameters(argv, schema=None):
+    """Parse a recipe's command line, check its YAML and build its objects.
 
     Arguments
     ---------
     argv : list of str
         Arguments after the script's name.
+    schema : imlkd_brain.schema.Schema, optional
+        What the YAML may be. Everything is checked before anything is built.
 
     Returns
     -------
@@ -42,40 +51,170 @@ def load_hyperparameters(argv):
     Raises
     ------
     UserError
-        If the YAML is missing, a placeholder was not filled, or an override
-        names no key of the YAML.
+        If the YAML is missing or cannot be read, a placeholder was not
+        filled, an override names no key of the YAML, a value is not what the
+        schema says, or an object cannot be built.
+    """
+    hparams_file, run_opts, overrides = read_command(argv, schema)
+    with _explained(hparams_file, overrides):
+        with open(hparams_file, encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream, overrides)
+    return hparams_file, hparams, run_opts, overrides
+
+
+def read_command(argv, schema=None):
+    """Parse a recipe's command line and check its YAML; build nothing.
+
+    Arguments and errors are those of :func:`load_hyperparameters`, and so are
+    the results but for the objects.
     """
     if not argv or argv[0].startswith("-"):
         raise UserError(
             "the first argument must be a hyperparameter file, as in "
             f"`python {os.path.basename(sys.argv[0])} hparams/iml_kd.yaml`."
         )
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    hparams_file, run_opts, overrides = _parse(argv)
+    if schema is not None:
+        check_run_options(run_opts)
+    with _explained(hparams_file, overrides):
+        given = _load(overrides) if overrides else {}
+        if not isinstance(given, dict):
+            raise UserError(
+                f"{short(given)} on the command line belongs to no option; "
+                "give options as `--name value`, a list in quotes."
+            )
+        if schema is not None:
+            schema.check_given(given)
+            check_run_options(given)
+        whole, overrides = resolve_base(
+            hparams_file, overrides, _replaced(schema, given)
+        )
+    with _explained(whole, overrides):
+        if schema is not None:
+            values, named = describe(whole, overrides)
+            check_run_options(values)
+            schema.check_values(values, hparams_file, named)
+    return whole, run_opts, overrides
+
+
+def _replaced(schema, given):
+    """Keys whose mapping on the command line replaces the YAML's."""
+    options = schema.options if schema is not None else {}
+    return [
+        key
+        for key, value in given.items()
+        if key in options
+        and options[key].replaces
+        and isinstance(value, dict)
+        # Nothing but null takes out of what is there.
+        and any(entry is not None for entry in value.values())
+    ]
+
+
+def _parse(argv):
+    """SpeechBrain's parsing, whose complaints are one sentence."""
+    said = io.StringIO()
     try:
-        hparams_file, overrides = resolve_base(hparams_file, overrides)
-        with open(hparams_file, encoding="utf-8") as stream:
-            hparams = load_hyperpyyaml(stream, overrides)
-    except FileNotFoundError as error:
-        if error.filename != hparams_file:
+        with redirect_stderr(said):
+            return sb.parse_arguments(argv)
+    except SystemExit as end:
+        if not end.code:
             raise
+    problem = said.getvalue().strip().rpartition("error: ")[2]
+    raise UserError(f"{' '.join(problem.split())}; correct the command line.")
+
+
+def describe(hparams_file, overrides=""):
+    """What a YAML resolves to, without building its objects.
+
+    Arguments
+    ---------
+    hparams_file : str
+        A YAML without a base.
+    overrides : str or dict
+        As :func:`resolve_base` returns them.
+
+    Returns
+    -------
+    values : dict
+        Objects as :class:`imlkd_brain.schema.Made`.
+    named : set of str
+        Keys that others refer to, and SpeechBrain's run options.
+    """
+    text = _read(hparams_file)
+    with open(hparams_file, encoding="utf-8") as stream:
+        resolved = resolve_references(stream, overrides, True)
+    values = _load(resolved.getvalue())
+    values = {k: v for k, v in values.items() if not str(k).startswith("__")}
+    named = set(re.findall(r"<([^<>\[\].]+)", f"{text}{overrides}"))
+    return values, named | RUN_OPTION_NAMES
+
+
+class _Describing(ruamel.yaml.Loader):
+    """Reads a YAML as HyperPyYAML does, but describes objects."""
+
+
+def _describe_node(loader, name, node):
+    """An object with its arguments."""
+    args, kwargs = [], {}
+    if isinstance(node, ruamel.yaml.MappingNode):
+        kwargs = loader.construct_mapping(node, deep=True)
+    elif isinstance(node, ruamel.yaml.SequenceNode):
+        args = loader.construct_sequence(node, deep=True)
+    return Made(name, args, kwargs)
+
+
+def _unknown_node(loader, name, node):
+    """What is known when it is built or resolved alone."""
+    return Made(name, [], {}, unknown=True)
+
+
+def _tuple_node(loader, node):
+    """HyperPyYAML's (1, 2)."""
+    return tuple(_load(f"[{loader.construct_scalar(node)[1:-1]}]"))
+
+
+for _tag in ("!new:", "!name:", "!module:"):
+    _Describing.add_multi_constructor(_tag, _describe_node)
+_Describing.add_multi_constructor("!", _unknown_node)
+_Describing.add_constructor("!tuple", _tuple_node)
+_Describing.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), first="(")
+
+
+def _load(text):
+    """The values of a YAML text, objects described."""
+    return pyyaml.load(text, Loader=_Describing)
+
+
+def _read(path):
+    """The text of a YAML; a sentence for what is no text file."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
         raise UserError(
-            f"{hparams_file}: no such hyperparameter file; run in the "
-            "recipe's folder (recipes/VoxCeleb/IMLKD), whose hparams/ holds "
-            "them."
+            f"{path}: no such hyperparameter file; run in the recipe's folder "
+            "(recipes/VoxCeleb/IMLKD), whose hparams/ holds them."
         ) from None
-    except YAMLError as error:
-        raise UserError(_unreadable(hparams_file, overrides, error)) from error
-    except UserError:
-        raise
-    except (ImportError, KeyError, TypeError, ValueError) as error:
-        message = _yaml_mistake(hparams_file, error)
-        if message is None:
-            raise
-        raise UserError(message) from error
-    return hparams_file, hparams, run_opts, overrides
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: this is a folder; give one of its YAML files."
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: this is no text in UTF-8; save the YAML in UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); correct the path or "
+            "its permissions."
+        ) from None
+    if "\0" in text:
+        raise UserError(f"{path}: this is no text file; give a YAML.")
+    return text
 
 
-def resolve_base(hparams_file, overrides=""):
+def resolve_base(hparams_file, overrides="", replaced=()):
     """Turn a YAML with a ``base`` into that base and overrides of it.
 
     A YAML whose top level has the key ``base`` is read as the base with its
@@ -88,6 +227,9 @@ def resolve_base(hparams_file, overrides=""):
         The YAML's path.
     overrides : str
         The command line's overrides in YAML form. They win over the YAML.
+    replaced : list of str
+        Keys of the overrides whose mapping is not merged: other entries
+        become null.
 
     Returns
     -------
@@ -99,17 +241,26 @@ def resolve_base(hparams_file, overrides=""):
     Raises
     ------
     UserError
-        If a base is missing or names itself, or a key is not in the base.
+        If a YAML cannot be read, a base is missing or names itself, or a key
+        is not in the base.
     """
     yaml = YAML()
-    chain = [hparams_file]
+    command = yaml.load(overrides) if overrides else {}
+    chain, contents = [hparams_file], []
     while True:
-        with open(chain[-1], encoding="utf-8") as stream:
-            content = yaml.load(stream)
-        if not isinstance(content, dict) or "base" not in content:
-            return chain[-1], overrides
+        content = yaml.load(_read(chain[-1]))
+        if not isinstance(content, dict):
+            found = "empty" if content is None else "no mapping"
+            raise UserError(
+                f"{chain[-1]}: this YAML is {found}; keys with values are "
+                "expected, as in hparams/iml_kd.yaml."
+            )
+        contents.append(content)
+        if "base" not in content:
+            break
+        name = content.pop("base")
         base = os.path.normpath(
-            os.path.join(os.path.dirname(chain[-1]), str(content.pop("base")))
+            os.path.join(os.path.dirname(chain[-1]), str(name))
         )
         if not os.path.isfile(base):
             raise UserError(
@@ -121,26 +272,79 @@ def resolve_base(hparams_file, overrides=""):
                 f"{chain[-1]}: its base {base} leads back to itself; name a "
                 "YAML that is whole."
             )
-        _check_keys_of_base(chain[-1], content, base)
-        if overrides:
-            recursive_update(content, yaml.load(overrides))
-        stream = io.StringIO()
-        yaml.dump(content, stream)
-        overrides = stream.getvalue()
         chain.append(base)
+    whole = contents[-1]
+    for path, content in zip(chain, contents[:-1]):
+        _check_keys_of_base(path, content, chain[-1], whole)
+    for key in replaced:
+        for content in contents:
+            for name in content.get(key) or ():
+                command[key].setdefault(name, None)
+    if len(chain) == 1:
+        return hparams_file, _dump(command) if replaced else overrides
+    changes = contents[-2]
+    for content in reversed(contents[:-2]):
+        recursive_update(changes, content)
+    if command:
+        recursive_update(changes, command)
+    return chain[-1], _dump(changes)
 
 
-def _check_keys_of_base(hparams_file, content, base):
-    """Refuse a key that the base does not have."""
-    with open(base, encoding="utf-8") as stream:
-        known = set(YAML().load(stream) or ())
-    # The base of a base has the rest of the keys.
-    unknown = [key for key in content if key not in known]
-    if unknown and "base" not in known:
+def _dump(content):
+    """Overrides in YAML form."""
+    stream = io.StringIO()
+    YAML().dump(content, stream)
+    return stream.getvalue()
+
+
+def _check_keys_of_base(hparams_file, content, base, whole):
+    """Refuse a key that the YAML at the end of the chain does not have."""
+    for key in content:
+        if key not in whole:
+            raise UserError(
+                f"{hparams_file}: the key `{key}` is not in its base "
+                f"{base}{nearest(key, whole)}; check its spelling against "
+                "that file."
+            )
+
+
+@contextmanager
+def _explained(hparams_file, overrides):
+    """Turn what YAML and HyperPyYAML complain about into sentences."""
+    try:
+        yield
+    except UserError:
+        raise
+    except YAMLError as error:
+        raise UserError(_unreadable(hparams_file, overrides, error)) from error
+    except RecursionError as error:
         raise UserError(
-            f"{hparams_file}: the key `{unknown[0]}` is not in its base "
-            f"{base}; check its spelling against that file."
+            f"{hparams_file}: it is nested too deeply; correct the YAML or "
+            "the option."
+        ) from error
+    except Exception as error:  # what a class of the YAML raises is unknown
+        message = _yaml_mistake(hparams_file, error) or _not_built(
+            hparams_file, error
         )
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def _not_built(hparams_file, error):
+    """The sentence for an object that cannot be built; None for a bug."""
+    name, frame = None, error.__traceback__
+    while frame:
+        # HyperPyYAML's own functions know what they build.
+        name = frame.tb_frame.f_locals.get("callable_string", name)
+        frame = frame.tb_next
+    if not isinstance(name, str):
+        return None
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"{hparams_file}: {name} cannot be built ({text}); correct its "
+        "arguments."
+    )
 
 
 def _unreadable(hparams_file, overrides, error):
@@ -167,9 +371,10 @@ def _yaml_mistake(hparams_file, error):
         return _placeholder_message(hparams_file, error)
     if isinstance(error, KeyError) and text.startswith("Override"):
         key = text.split("'")[1]
+        known = re.findall(r"'([^']+)'", text.partition("found in")[2])
         return (
-            f"{hparams_file}: the option `--{key}` names no key of this YAML; "
-            "check its spelling against the file."
+            f"{hparams_file}: the option `--{key}` names no key of this YAML"
+            f"{nearest(key, known)}; check its spelling against the file."
         )
     if text.startswith(
         (

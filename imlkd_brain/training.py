@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -15,6 +14,7 @@ from hyperpyyaml import load_hyperpyyaml
 from imlkd_brain.data.datasets import batches_per_epoch, check_batches
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
+from imlkd_brain.keys import SCHEMA
 from imlkd_brain.locks import locked
 from imlkd_brain.settings import as_mapping, load_hyperparameters
 from speechbrain.utils.distributed import get_rank, infer_device
@@ -22,7 +22,6 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-EXPORTS = ("best", "last")
 DEBUG = "debug"
 LOCK = ".lock"
 SAVE = "save"
@@ -56,7 +55,9 @@ def load_training(argv):
     UserError
         For ``--test_only``, and as ``load_hyperparameters``.
     """
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(
+        argv, SCHEMA
+    )
     if run_option("test_only", run_opts, hparams):
         raise UserError(
             "--test_only: this script trains and has no test; nothing was "
@@ -121,44 +122,6 @@ def sole_training(output_folder):
                     "nothing keeps a second training out."
                 )
         yield
-
-
-def check_options(export, measure_interval, use_tensorboard=False):
-    """Refuse values that only the end of a training would read.
-
-    Arguments
-    ---------
-    export : str
-        ``best`` or ``last``.
-    measure_interval : int
-        Updates between measurements, 0 for never.
-    use_tensorboard : bool
-        Whether TensorBoard, an optional package, is wanted.
-
-    Raises
-    ------
-    UserError
-        In one sentence that names the key.
-
-    Example
-    -------
-    >>> check_options("last", 0)
-    """
-    if export not in EXPORTS:
-        raise UserError(
-            f"export: {export!r} is not known; expected best (the "
-            "checkpoint with the lowest dev figure) or last."
-        )
-    if use_tensorboard and find_spec("tensorboard") is None:
-        raise UserError(
-            "use_tensorboard: the package tensorboard is not installed; `pip "
-            "install tensorboard`, or give `--use_tensorboard False`."
-        )
-    if measure_interval < 0:
-        raise UserError(
-            f"measure_interval: {measure_interval} is below "
-            "zero; give a number of updates, 0 for never."
-        )
 
 
 def speaker_names(label_encoder):

@@ -9,7 +9,9 @@ import pandas as pd
 
 from imlkd_brain.data.trial_audio import locate_known
 from imlkd_brain.errors import UserError
+from imlkd_brain.keys import SCHEMA
 from imlkd_brain.models.folder import INFERENCE
+from imlkd_brain.settings import read_command
 from imlkd_brain.trained_with import read_record
 from imlkd_brain.training import SAVE
 
@@ -37,6 +39,31 @@ def check_baselines(baselines, models):
                 f"baselines: {name!r} is no model of this comparison; choose "
                 f"from {', '.join(models)}."
             )
+
+
+def check_options(trainings):
+    """Refuse overrides that a training would refuse, before the first begins.
+
+    Arguments
+    ---------
+    trainings : list of Training
+        Those with the same YAML and overrides are checked once.
+
+    Raises
+    ------
+    UserError
+        Naming the training and the key.
+    """
+    checked = []
+    for training in trainings:
+        wanted = training.command[2], training.overrides
+        if wanted in checked:
+            continue
+        checked.append(wanted)
+        try:
+            read_command(training.command[2:], SCHEMA)
+        except UserError as error:
+            raise UserError(f"{training.name}: {error}") from error
 
 
 def check_trained(trainings):

@@ -21,13 +21,6 @@ from imlkd_brain.trained_with import TrainingRecord
 TEACHER = "teacher"
 CACHE = "teacher_cache"
 
-KEYS = """
-output_folder report_folder data_folder runs train_teacher train_student
-teacher_overrides student_overrides pairs methods baselines evaluate durations
-crop_seed bootstrap_samples plots jobs threads teacher_cache test_folder
-test_trials
-""".split()
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -154,16 +147,6 @@ class Training:
 def is_done(folder):
     """Whether a training's folder has its exported model."""
     return (folder / INFERENCE / "hyperparams.yaml").is_file()
-
-
-def check_keys(hparams, hparams_file):
-    """Refuse a YAML without one of the keys of a comparison."""
-    missing = [key for key in KEYS if key not in hparams]
-    if missing:
-        raise UserError(
-            f"{hparams_file}: {', '.join(missing)} left out; see "
-            "hparams/minivox/compare.yaml for what each key does."
-        )
 
 
 def read_pairs(pairs, teacher_overrides, student_overrides):

@@ -21,7 +21,7 @@ import numbers
 import numpy as np
 import torch
 
-from imlkd_brain.errors import UserError
+from imlkd_brain.errors import UserError, expected_sentence, nearest
 from imlkd_brain.precision import full_float32
 
 RULES = ("right", "midpoint", "gauss_legendre", "stochastic")
@@ -345,9 +345,8 @@ def _widest(device):
 def check_choice(key, value, choices):
     """Refuse a value that is not one of the choices."""
     if value not in choices:
-        raise UserError(
-            f"{key} is {value!r}, but must be one of {', '.join(choices)}."
-        )
+        expected = f"one of {', '.join(choices)}{nearest(value, choices)}"
+        raise UserError(expected_sentence(key, repr(value), expected))
 
 
 def check_positive_integer(key, value):
@@ -357,6 +356,5 @@ def check_positive_integer(key, value):
         or isinstance(value, bool)
         or value < 1
     ):
-        raise UserError(
-            f"{key} is {value!r}, but must be a whole number of at least 1."
-        )
+        expected = "a whole number of at least 1"
+        raise UserError(expected_sentence(key, repr(value), expected))

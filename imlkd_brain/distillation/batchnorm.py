@@ -7,9 +7,20 @@ from contextlib import contextmanager
 
 import torch
 
-from imlkd_brain.errors import UserError
+from imlkd_brain.schema import choice, mapping
+from imlkd_brain.values import check_value
 
 BATCHNORM_POLICIES = ("shared", "raw_only", "running")
+_POLICY = choice("Of a method.", BATCHNORM_POLICIES)
+
+# Keys of the YAML.
+OPTIONS = {
+    "batchnorm": mapping(
+        "How BatchNorm sees integrated inputs: for all methods, or by method.",
+        _POLICY,
+        words=BATCHNORM_POLICIES,
+    )
+}
 
 
 def batchnorm_of(policies, method):
@@ -46,11 +57,7 @@ def batchnorm_of(policies, method):
 
 def _check_batchnorm(policy):
     """Refuse a policy that does not exist."""
-    if policy not in BATCHNORM_POLICIES:
-        raise UserError(
-            f"batchnorm: {policy!r} is not known; expected one of "
-            f"{', '.join(BATCHNORM_POLICIES)}, or one of them for each method."
-        )
+    check_value("batchnorm", policy, _POLICY)
 
 
 @contextmanager

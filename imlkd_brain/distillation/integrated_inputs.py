@@ -20,20 +20,20 @@ from imlkd_brain.distillation.attribution import (
     TARGETS,
     attribution_target,
     check_choice,
-    check_positive_integer,
     expand_baseline,
     float32_or_better,
     integrated_gradients,
     random_like,
 )
 from imlkd_brain.distillation.segments import (
+    DURATIONS,
     Segment,
-    check_durations,
     draw_duration,
-    is_number,
     random_segments,
 )
-from imlkd_brain.errors import UserError
+from imlkd_brain.errors import UserError, expected_sentence
+from imlkd_brain.schema import choice, list_of, number, whole
+from imlkd_brain.values import check_given, short
 
 MODES = (
     "gate",
@@ -49,6 +49,50 @@ BASELINES = ("zero", "noise")
 # A map whose standard deviation is below this share of its peak is constant
 # up to float32 rounding; dividing by that deviation would only amplify noise.
 _CONSTANT = 1e-6
+
+# Keys of the YAML that IntegratedInputs is given.
+OPTIONS = {
+    "mode": choice("How the map of attributions shapes a segment.", MODES),
+    "rule": choice("Where Integrated Gradients takes its gradients.", RULES),
+    "n_steps": whole(
+        "Gradients of the teacher in each map of attributions.",
+        low=1,
+        high=10_000,
+    ),
+    "attribution_target": choice("What the teacher's map explains.", TARGETS),
+    "attribution_baseline": list_of(
+        number("Of one mel band."),
+        "The input without speech that attributions start from.",
+        words=BASELINES,
+    ),
+    "durations": DURATIONS,
+    "gate": number(
+        "How much the map weighs the input: 0 leaves it as it is, 1 weighs it "
+        "by the map alone.",
+        low=0,
+        high=1,
+    ),
+    "max_weight": number(
+        "Upper limit of a gate's weight, in means of the utterance.",
+        low=1,
+        high=1e6,
+    ),
+    "keep": number(
+        "Share of bins or frames that a mask keeps.", above=0, high=1
+    ),
+    "internal_batch_size": whole(
+        "Most rows in one pass of the teacher for attributions.",
+        low=1,
+        high=10**9,
+        null="all at once",
+    ),
+    "scale": number(
+        "Scale of the AAM-softmax, which turns cosines into logits.",
+        above=0,
+        high=1e6,
+    ),
+    "frame_rate": number("Frames of a second.", above=0, high=1e6),
+}
 
 
 def integrated_inputs(
@@ -117,7 +161,7 @@ def integrated_inputs(
     tensor([0., 4.])
     """
     check_choice("mode", mode, MODES)
-    _check_shaping(gate, max_weight, keep)
+    check_given(OPTIONS, gate=gate, max_weight=max_weight, keep=keep)
     feats = float32_or_better(feats.detach())
     if mode == "identity":
         return feats
@@ -211,21 +255,17 @@ class IntegratedInputs:
         check_choice("mode", mode, MODES)
         check_choice("rule", rule, RULES)
         check_choice("attribution_target", target, TARGETS)
-        check_positive_integer("n_steps", n_steps)
-        if internal_batch_size is not None:
-            check_positive_integer("internal_batch_size", internal_batch_size)
-        check_durations(durations)
-        _check_shaping(gate, max_weight, keep)
-        if not is_number(frame_rate) or not 0 < frame_rate < float("inf"):
-            raise UserError(
-                f"frame_rate is {frame_rate!r}, but must be a positive number "
-                "of frames per second: 100 for a hop of 10 ms."
-            )
-        if not is_number(scale) or not 0 < scale < float("inf"):
-            raise UserError(
-                f"scale is {scale!r}, but must be a positive number: 30 for "
-                "example."
-            )
+        check_given(
+            OPTIONS,
+            n_steps=n_steps,
+            internal_batch_size=internal_batch_size,
+            durations=durations,
+            gate=gate,
+            max_weight=max_weight,
+            keep=keep,
+            frame_rate=frame_rate,
+            scale=scale,
+        )
         if isinstance(baseline, str):
             check_choice("attribution_baseline", baseline, BASELINES)
         else:
@@ -390,34 +430,12 @@ def _scaled_to(attribution, feats):
 
 def _as_spectrum(baseline):
     """A mean spectrum from the YAML as a tensor (F,)."""
-    try:
-        spectrum = torch.as_tensor(baseline, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):
-        spectrum = None
-    if (
-        spectrum is None
-        or not spectrum.isfinite().all()
-        or not spectrum.numel()
-    ):
+    if not isinstance(baseline, torch.Tensor):
+        check_given(OPTIONS, attribution_baseline=baseline)
+    spectrum = torch.as_tensor(baseline, dtype=torch.float32)
+    if not spectrum.isfinite().all() or not spectrum.numel():
+        expected = OPTIONS["attribution_baseline"].expected
         raise UserError(
-            f"attribution_baseline is {baseline!r}, but must be zero, noise or a list of "
-            "finite numbers, one per mel band."
+            expected_sentence("attribution_baseline", short(baseline), expected)
         )
     return spectrum
-
-
-def _check_shaping(gate, max_weight, keep):
-    """Refuse gate, max_weight or keep out of range."""
-    if not is_number(gate) or not 0 <= gate <= 1:
-        raise UserError(
-            f"gate is {gate!r}, but must be between 0 (no gating) and 1."
-        )
-    if not is_number(max_weight) or not max_weight >= 1:
-        raise UserError(
-            f"max_weight is {max_weight!r}, but must be at least 1, the mean "
-            "weight."
-        )
-    if not is_number(keep) or not 0 < keep <= 1:
-        raise UserError(
-            f"keep is {keep!r}, but must be a share above 0 and up to 1."
-        )

@@ -7,16 +7,18 @@ Authors: IML-KD contributors
 """
 
 import math
-import numbers
 from dataclasses import dataclass, replace
 
 import torch
 
+from imlkd_brain.distillation.attribution import check_choice
+from imlkd_brain.distillation.keys import OBJECTIVE as OPTIONS
+from imlkd_brain.distillation.keys import OTHER_OPTION
 from imlkd_brain.distillation.losses import TERMS
-from imlkd_brain.errors import UserError
+from imlkd_brain.errors import UserError, expected_sentence
+from imlkd_brain.values import check_given, check_value, short
 
 BRANCHES = ("raw", "integrated", "cross")
-ETA_SCHEDULES = ("constant", "linear", "cosine")
 # What a term may need that is no option of its own.
 GIVEN = (
     "logits",
@@ -151,34 +153,19 @@ class DistillationObjective:
         self.method = method
         self.weights = _read_method(method, methods)
         self.terms = list(self.weights)
+        check_given(
+            OPTIONS,
+            temperature=temperature,
+            temperatures=temperatures,
+            eta=eta,
+            eta_warmup_steps=eta_warmup_steps,
+            eta_schedule=eta_schedule,
+            eta_total_steps=eta_total_steps,
+        )
+        _check_options(options)
+        _check_fall(eta_schedule, eta_warmup_steps, eta_total_steps)
         if not isinstance(temperature, (list, tuple)):
             temperature = [temperature]
-        if not temperature:
-            raise UserError(
-                "temperature is an empty list, but posteriors need at least "
-                "one: give a number such as 4.0 or a list of them."
-            )
-        for value in temperature:
-            _check_number("temperature", value, above=0)
-        if not isinstance(temperatures, (list, tuple)) or not temperatures:
-            raise UserError(
-                f"temperatures is {temperatures!r}, but multi-level KD sums "
-                "over a list such as [2, 3, 4, 5, 6]."
-            )
-        for value in temperatures:
-            _check_number("each of temperatures", value, above=0)
-        _check_options(options)
-        _check_number("eta", eta)
-        _check_number("eta_warmup_steps", eta_warmup_steps)
-        if eta_schedule not in ETA_SCHEDULES:
-            raise UserError(
-                f"eta_schedule is {eta_schedule!r}, but must be one of "
-                f"{', '.join(ETA_SCHEDULES)}."
-            )
-        if eta_schedule != "constant":
-            _check_number(
-                "eta_total_steps", eta_total_steps, above=eta_warmup_steps
-            )
         self.temperature = tuple(temperature)
         self.temperatures = tuple(temperatures)
         self.options = options
@@ -382,28 +369,14 @@ class DistillationObjective:
 
 def _read_method(method, methods):
     """``{branch/term: weight}`` of a method, after checking all of them."""
-    if not isinstance(methods, dict) or method not in methods:
-        names = ", ".join(methods) if isinstance(methods, dict) else "none"
-        raise UserError(
-            f"method is {method!r}, but the methods there are: {names}."
-        )
+    check_given(OPTIONS, method=method, methods=methods)
+    check_choice("method", method, methods)
     weights = {}
     for name, branches in methods.items():
-        _check_mapping(f"method {name}", branches)
         for branch, terms in (branches or {}).items():
-            if branch not in BRANCHES:
-                raise UserError(
-                    f"Method {name} has a branch {branch!r}, but a branch is "
-                    f"one of {', '.join(BRANCHES)}."
-                )
-            _check_mapping(f"{branch} of method {name}", terms)
+            check_choice(f"a branch of methods.{name}", branch, BRANCHES)
             for term, weight in (terms or {}).items():
-                if term not in TERMS:
-                    raise UserError(
-                        f"Method {name} has a term {term!r} on {branch}, but "
-                        f"a term is one of {', '.join(TERMS)}."
-                    )
-                _check_number(f"the weight {name}/{branch}/{term}", weight)
+                check_choice(f"a term of methods.{name}.{branch}", term, TERMS)
                 if name == method and weight > 0:
                     weights[f"{branch}/{term}"] = weight
     return weights
@@ -418,7 +391,8 @@ def _check_options(options):
         if need not in GIVEN
     ]
     for key in expected:
-        _check_number(key, options.get(key))
+        option = OPTIONS.get(key, OTHER_OPTION)
+        check_value(key, options.get(key), option)
     for key in options:
         if key not in expected:
             raise UserError(
@@ -427,23 +401,13 @@ def _check_options(options):
             )
 
 
-def _check_mapping(key, value):
-    """Refuse what is neither a mapping nor left empty."""
-    if value is not None and not isinstance(value, dict):
-        raise UserError(
-            f"{key} is {value!r}, but must be a mapping such as "
-            "{raw: {instance: 1.0}} for a method or {instance: 1.0} for a "
-            "branch."
+def _check_fall(schedule, warmup, total):
+    """Refuse a fall of eta that ends before it begins."""
+    if schedule != "constant" and (total is None or total <= warmup):
+        expected = (
+            f"a number above eta_warmup_steps ({short(warmup)}) where "
+            f"eta_schedule is {schedule}"
         )
-
-
-def _check_number(key, value, above=None):
-    """Refuse what is not a finite number of at least zero (or above a limit)."""
-    valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    valid = valid and math.isfinite(value)
-    valid = valid and (value >= 0 if above is None else value > above)
-    if not valid:
-        limit = "of at least 0" if above is None else f"above {above}"
         raise UserError(
-            f"{key} is {value!r}, but must be a finite number {limit}."
+            expected_sentence("eta_total_steps", short(total), expected)
         )

@@ -3,13 +3,19 @@
 Authors: IML-KD contributors
 """
 
-import numbers
 from dataclasses import dataclass
 
 import torch
 
 from imlkd_brain.distillation.attribution import check_positive_integer
-from imlkd_brain.errors import UserError
+from imlkd_brain.schema import list_of, number
+from imlkd_brain.values import check_value
+
+# A key of the YAML.
+DURATIONS = list_of(
+    number("Seconds.", above=0, high=3600),
+    "Seconds of a segment, of which one is drawn for each batch.",
+)
 
 
 @dataclass
@@ -157,20 +163,4 @@ def check_durations(durations):
     -------
     >>> check_durations([1.0, 2.0])
     """
-    if not isinstance(durations, (list, tuple)) or not durations:
-        raise UserError(
-            f"durations is {durations!r}, but integrated inputs are segments "
-            "of various durations: give a list of seconds such as "
-            "[1.0, 2.0, 3.0]."
-        )
-    for duration in durations:
-        if not is_number(duration) or not 0 < duration < float("inf"):
-            raise UserError(
-                f"durations holds {duration!r}, but each must be a positive "
-                "number of seconds: correct the list."
-            )
-
-
-def is_number(value):
-    """Whether it is a real number; True and False are not meant as numbers."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    check_value("durations", durations, DURATIONS)

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from imlkd_brain.data.crops import duration_name
-from imlkd_brain.distillation.attribution import check_choice
 from imlkd_brain.errors import UserError
+from imlkd_brain.explanation.keys import OPTIONS
 from imlkd_brain.explanation.map_sets import MapPlan, identity
 from imlkd_brain.explanation.perturbation import (
-    BASELINES,
-    UNITS,
     empty_input,
     identification_curves,
     importance_ranks,
@@ -21,6 +19,7 @@ from imlkd_brain.explanation.perturbation import (
 )
 from imlkd_brain.explanation.scores import SHUFFLED
 from imlkd_brain.explanation.tasks import seeded
+from imlkd_brain.values import check_given
 
 
 @dataclass
@@ -60,22 +59,15 @@ class CurvePlan:
     posterior_scale: float
 
     def __post_init__(self):
-        if self.n_levels < 2:
-            raise UserError(
-                f"n_levels is {self.n_levels}; curves need at least 2 levels, "
-                "0 and 100 %."
-            )
+        check_given(OPTIONS, n_levels=self.n_levels, units=self.units)
         for duration in self.durations:
             if duration not in self.maps.durations:
                 raise UserError(
                     f"curve_durations: {duration} is not one of the durations "
                     f"{self.maps.durations}; add it to them."
                 )
-        for unit in self.units:
-            check_choice("units", unit, UNITS)
         for direction, baselines in self.baselines.items():
-            for baseline in baselines:
-                check_choice(f"{direction}_baselines", baseline, BASELINES)
+            check_given(OPTIONS, **{f"{direction}_baselines": baselines})
 
     @property
     def first_duration(self):

@@ -15,7 +15,8 @@ from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.settings import as_list
-from imlkd_brain.verification.scoring import NORMALISATIONS
+from imlkd_brain.values import check_given
+from imlkd_brain.verification.keys import OPTIONS, check_cohort
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -149,18 +150,10 @@ def open_cohort(back_end, cohort_csv, data_folder, size, seed):
         small for it.
     """
     method = back_end.score_norm
-    if method is not None and method not in NORMALISATIONS:
-        raise UserError(
-            f"score_norm: {method!r} is not known; expected one of "
-            f"{', '.join(NORMALISATIONS)}, or null."
-        )
+    check_given(OPTIONS, score_norm=method)
     if method is None and not back_end.mean_subtraction:
         return {}
-    if not cohort_csv:
-        raise UserError(
-            "cohort_csv: score_norm and mean_subtraction need a cohort; give "
-            "the train.csv in the save folder of a training run."
-        )
+    check_cohort(cohort_csv, method, back_end.mean_subtraction)
     cohort = read_cohort(cohort_csv, data_folder, size, seed)
     least = back_end.cohort_top if method == "as-norm" else 2
     if len(cohort) < least:

@@ -59,9 +59,10 @@ NAMES = {
             "check_positive_integer",
             "check_durations",
             "DistillationObjective.check",
-            "_check_shaping",
-            "_check_number",
-            "_check_mapping",
+            # The declared keys of the YAMLs, and what is checked with them
+            "check_given",
+            "check_value",
+            "_check_fall",
             "_check_options",
             "_check_batchnorm",
             "_check_export",
@@ -95,7 +96,6 @@ NAMES = {
             "train_kd:trained_with",
         )
     ),
-    "is_number": True,
 }
 ATTRIBUTES = {
     **dict.fromkeys(
@@ -143,7 +143,6 @@ ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
 EXAMPLES = (
     "RandomChunks",
     "batches_per_epoch",
-    "check_options",
     "class_rows",
     "draw_duration",
     "frame_rate",

@@ -33,13 +33,14 @@ from voxceleb_prepare import prepare_voxceleb
 import speechbrain as sb
 from imlkd_brain.comparison.checks import (
     check_baselines,
+    check_options,
     check_trained,
     check_unseen,
 )
+from imlkd_brain.comparison.keys import SCHEMA
 from imlkd_brain.comparison.plan import (
     TEACHER,
     Recipe,
-    check_keys,
     link_teachers,
     list_runs,
     plan,
@@ -57,15 +58,15 @@ from imlkd_brain.comparison.scores import Scoring, collect_runs
 from imlkd_brain.comparison.tables import dev_table
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
-from imlkd_brain.figures import require_matplotlib
 from imlkd_brain.settings import load_hyperparameters
 from speechbrain.utils.distributed import infer_device
 
 
 def main(argv):
     """Trains, scores and reports."""
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
-    check_keys(hparams, hparams_file)
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(
+        argv, SCHEMA
+    )
     device = run_opts.device or infer_device()
     scoring = Scoring(
         data_folder=hparams["test_folder"],
@@ -74,8 +75,6 @@ def main(argv):
         bootstrap_samples=hparams["bootstrap_samples"],
         device=device,
     )
-    if hparams["plots"]:
-        require_matplotlib()
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
@@ -108,6 +107,7 @@ def main(argv):
     models = [TEACHER, *methods]
     check_baselines(hparams["baselines"], models)
     trainings = plan(runs, pairs, methods, recipe)
+    check_options(trainings)
 
     with sole_use(runs):
         train(hparams, runs, pairs, trainings)

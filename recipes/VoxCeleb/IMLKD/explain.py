@@ -30,10 +30,6 @@ from pathlib import Path
 import torch
 
 import speechbrain as sb
-from imlkd_brain.distillation.attribution import (
-    check_choice,
-    check_positive_integer,
-)
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.explanation.clock import Clock
 from imlkd_brain.explanation.curves import CurvePlan
@@ -42,6 +38,7 @@ from imlkd_brain.explanation.figures import (
     save_figures,
     table_figures,
 )
+from imlkd_brain.explanation.keys import SCHEMA
 from imlkd_brain.explanation.map_sets import MapPlan
 from imlkd_brain.explanation.maps import check_methods
 from imlkd_brain.explanation.results import describe, summary, write_results
@@ -128,17 +125,13 @@ def prepare(hparams, models):
 
 
 def make_plan(hparams, run_opts):
-    "Says how maps and curves are made, and refuses what cannot be computed."
-    for key in ("n_verification", "n_identification"):
-        check_positive_integer(key, hparams[key])
+    "Says how maps and curves are made."
     # A method that is set to null is left out
     methods = {
         method: options
         for method, options in hparams["methods"].items()
         if options is not None
     }
-    for method in hparams["figure_methods"]:
-        check_choice("figure_methods", method, methods)
     maps = MapPlan(
         methods,
         hparams["durations"],
@@ -164,7 +157,9 @@ def make_plan(hparams, run_opts):
 
 def main(argv):
     "Checks everything, makes maps and curves, then measures and draws."
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(
+        argv, SCHEMA
+    )
     set_tf32(hparams["allow_tf32"])
     device = run_opts.device or infer_device()
     for key in LISTS:

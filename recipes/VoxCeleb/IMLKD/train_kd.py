@@ -86,8 +86,6 @@ def check_before_training(hparams):
     datasets.check_batches(hparams["train_dataloader_options"])
     if hparams["augmentation"] and "check_augmentation" in hparams:
         hparams["check_augmentation"]()
-    options = hparams["export"], hparams.get("measure_interval", 0)
-    training.check_options(*options, hparams["use_tensorboard"])
     rate = hparams["sample_rate"]
     seen = hparams["compute_features"], hparams["mean_var_norm"], rate
     features.check_features(*seen)

@@ -31,7 +31,6 @@ from tqdm import tqdm
 import speechbrain as sb
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
-from imlkd_brain.figures import require_matplotlib
 from imlkd_brain.files import write_whole
 from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.precision import set_tf32
@@ -44,6 +43,7 @@ from imlkd_brain.verification.inputs import (
     open_lists,
     open_models,
 )
+from imlkd_brain.verification.keys import SCHEMA
 from imlkd_brain.verification.measures import MACS_SECONDS, Measures, measure
 from imlkd_brain.verification.report import (
     format_tables,
@@ -59,12 +59,12 @@ logger = get_logger(__name__)
 
 def main(argv):
     "Checks everything, embeds and scores, then measures and reports."
-    hparams_file, hparams, run_opts, overrides = load_hyperparameters(argv)
+    hparams_file, hparams, run_opts, overrides = load_hyperparameters(
+        argv, SCHEMA
+    )
     set_tf32(hparams["allow_tf32"])
     device = run_opts.device or infer_device()
     durations = read_durations(hparams["durations"])
-    if hparams["plots"]:
-        require_matplotlib()
 
     # Models, lists and cohort; mistakes in them show before the work starts
     models = open_models(hparams["models"], device)

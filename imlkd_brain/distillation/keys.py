@@ -1,0 +1,103 @@
+"""Keys of a YAML that say what a student learns of its teacher.
+
+Those of integrated inputs and BatchNorm are declared in their modules.
+
+Authors: IML-KD contributors
+"""
+
+from imlkd_brain.schema import Option, built, choice, list_of, mapping, number
+
+ETA_SCHEDULES = ("constant", "linear", "cosine")
+TEACHER_CLASSES = ("classifier", "prototypes")
+_WEIGHT = {"low": 0, "high": 1e9}
+OTHER_OPTION = number("Of a term.", **_WEIGHT)
+_TEMPERATURE = number("Of a softmax.", above=0, high=1e6)
+
+# Keys of the YAML that DistillationObjective is given.
+OBJECTIVE = {
+    "method": Option("text", "The method that is trained, a key of methods."),
+    "methods": mapping(
+        "Weighted terms on branches, by the name of the method.",
+        mapping(
+            "Terms of each branch.",
+            mapping(
+                "Weight of each term.",
+                number("Of a term.", **_WEIGHT),
+                null="no term",
+            ),
+            null="no branch",
+        ),
+    ),
+    "temperature": list_of(
+        _TEMPERATURE,
+        "Temperature of terms of posteriors; each term is summed over a list.",
+        single=True,
+    ),
+    "temperatures": list_of(
+        _TEMPERATURE, "Temperatures that multi_level is summed over."
+    ),
+    "decoupled_alpha": number(
+        "Weight of the target in decoupled distillation.", **_WEIGHT
+    ),
+    "decoupled_beta": number(
+        "Weight of the other speakers in decoupled distillation.", **_WEIGHT
+    ),
+    "correlation_beta": number(
+        "Weight of correlations between speakers in dist.", **_WEIGHT
+    ),
+    "correlation_gamma": number(
+        "Weight of correlations between utterances in dist.", **_WEIGHT
+    ),
+    "eta": number(
+        "Weight of the distillation loss against the speaker loss.", **_WEIGHT
+    ),
+    "eta_warmup_steps": number(
+        "Updates over which eta grows from near zero.", low=0, high=10**12
+    ),
+    "eta_schedule": choice("How eta goes on after that.", ETA_SCHEDULES),
+    "eta_total_steps": number(
+        "Updates after which a falling eta is zero.",
+        above=0,
+        high=10**12,
+        null="for a constant eta",
+    ),
+}
+
+# Keys about the teacher and what it said before.
+TEACHER = {
+    "teacher_folder": Option(
+        "path", "A trained model, or a public one by its name."
+    ),
+    "teacher_classes": choice(
+        "Which classes the teacher teaches.", TEACHER_CLASSES, optional=True
+    ),
+    "teacher": built("Loads the frozen teacher."),
+    "teacher_prototypes": built(
+        "Makes classes of mean teacher embeddings.", optional=True
+    ),
+    "teacher_cache": Option(
+        "folder",
+        "Where the teacher's answers are kept for the next student.",
+        null="nowhere",
+        optional=True,
+    ),
+    "teacher_cache_limit": number(
+        "GB that the cache may take.",
+        above=0,
+        high=1e9,
+        null="any size",
+        optional=True,
+    ),
+    "open_teacher_cache": built("Opens that cache.", optional=True),
+}
+# What a term weighs is one key each, which methods refer to.
+WEIGHTS = {
+    f"{term}_weight": number(
+        f"Weight of the term {term} in iml_kd.", optional=True, **_WEIGHT
+    )
+    for term in ("instance", "embedding", "class", "batch")
+}
+OBJECTS = {
+    "objective": built("A method's weighted sum of losses."),
+    "integrated_inputs": built("Makes the integrated inputs."),
+}
