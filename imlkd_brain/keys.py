@@ -65,6 +65,7 @@ _INTEGRATED = {
 }
 DISTILLATION = {
     **distillation.TEACHER,
+    **distillation.ANSWERS,
     **distillation.WEIGHTS,
     **distillation.OBJECTIVE,
     **_INTEGRATED,

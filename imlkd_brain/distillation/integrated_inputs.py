@@ -31,9 +31,9 @@ from imlkd_brain.distillation.segments import (
     draw_duration,
     random_segments,
 )
-from imlkd_brain.errors import UserError, expected_sentence
+from imlkd_brain.errors import UserError
 from imlkd_brain.schema import choice, list_of, number, whole
-from imlkd_brain.values import check_given, short
+from imlkd_brain.values import check_given
 
 MODES = (
     "gate",
@@ -434,8 +434,8 @@ def _as_spectrum(baseline):
         check_given(OPTIONS, attribution_baseline=baseline)
     spectrum = torch.as_tensor(baseline, dtype=torch.float32)
     if not spectrum.isfinite().all() or not spectrum.numel():
-        expected = OPTIONS["attribution_baseline"].expected
         raise UserError(
-            expected_sentence("attribution_baseline", short(baseline), expected)
+            "attribution_baseline holds what is no finite number; give zero, "
+            "noise or a list of finite numbers, one per mel band."
         )
     return spectrum

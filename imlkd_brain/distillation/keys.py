@@ -90,6 +90,36 @@ TEACHER = {
     ),
     "open_teacher_cache": built("Opens that cache.", optional=True),
 }
+# Keys about answers that teach.py stores.
+ANSWERS = {
+    "teacher_answers": Option(
+        "folder",
+        "What the teacher said before, where it is asked nothing.",
+        null="the teacher is asked",
+        optional=True,
+    ),
+    "answers_variants": whole(
+        "Chunks of each row that are stored, or trained on.",
+        low=1,
+        high=10**6,
+        optional=True,
+    ),
+    "answers_fields": list_of(
+        choice("A field.", ("chunk", "segment", "integrated", "weights")),
+        "What teach.py stores of each chunk.",
+        optional=True,
+    ),
+    "answers_precision": choice(
+        "Of what is stored.", ("float16", "float32"), optional=True
+    ),
+    "processes": whole(
+        "Processes of teach.py, each with a teacher.",
+        low=1,
+        high=1024,
+        optional=True,
+    ),
+    "open_answers": built("Opens these answers.", optional=True),
+}
 # What a term weighs is one key each, which methods refer to.
 WEIGHTS = {
     f"{term}_weight": number(

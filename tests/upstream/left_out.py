@@ -62,7 +62,13 @@ NAMES = {
             # The declared keys of the YAMLs, and what is checked with them
             "check_given",
             "check_value",
+            "check_values",
+            "_check_list",
+            "_check_mapping",
+            "_check_object",
+            "_check_path",
             "_check_fall",
+            "Schema",
             "_check_options",
             "_check_batchnorm",
             "_check_export",

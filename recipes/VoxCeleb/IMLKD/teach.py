@@ -64,10 +64,6 @@ def check_before_teaching(hparams):
     mode = hparams["integrated_inputs"].mode
     fields, precision = hparams["answers_fields"], hparams["answers_precision"]
     check_fields(fields, precision, mode, folder)
-    for key in ("answers_variants", "processes"):
-        value = hparams[key]
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{key}: {value!r} should be 1 or more.")
 
 
 def prepare(hparams):
