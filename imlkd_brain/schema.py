@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+# A limit above is said where it is crossed.
+FAR = 10_000
 KINDS = {
     "number": "a number",
     "whole": "a whole number",
@@ -91,6 +93,8 @@ class Option:
     replaces : bool
         Whether a mapping on the command line replaces the YAML's. Otherwise
         it is merged into it.
+    example : str, optional
+        A list or mapping, for a message.
     check : callable, optional
         From the value to what is expected, or None where it is good.
     package : tuple of str, optional
@@ -120,6 +124,7 @@ class Option:
     optional: bool = False
     several: bool = False
     replaces: bool = False
+    example: str | None = None
     check: Callable[[Any], str | None] | None = None
     package: tuple[str, str] | None = None
 
@@ -128,29 +133,36 @@ class Option:
         """What the key may be, in words."""
         words = [*self.words, *(self.choices if self.kind == "choice" else ())]
         parts = []
-        if self.kind == "list":
-            parts.append(self._list_in_words())
-        elif self.kind == "mapping" and self.item:
-            parts.append(f"a mapping, each entry {self.item.expected}")
-        elif self.kind != "choice":
-            parts.append(KINDS[self.kind] + self._range_in_words())
-        if self.other:
-            parts.append(self.other.expected)
         if words:
             one_of = "one of " if len(words) > 1 else ""
             parts.append(one_of + ", ".join(map(str, words)))
+        if self.kind == "list":
+            parts.append(self._list_in_words())
+        elif self.kind == "mapping":
+            such = f" such as {self.example}" if self.example else ""
+            parts.append(KINDS["mapping"] + such)
+        elif self.kind != "choice":
+            parts.append(KINDS[self.kind] + self.limits_in_words())
+        if self.other:
+            parts.append(self.other.expected)
         if self.null is not None:
             parts.append(f"null ({self.null})")
         return " or ".join(parts)
 
-    def _range_in_words(self):
-        """The range of a number, with a space before."""
+    def limits_in_words(self, far=False):
+        """The range of a number, with a space before.
+
+        Arguments
+        ---------
+        far : bool
+            Whether a limit is said that only a slip reaches.
+        """
         limits = []
         if self.above is not None:
             limits.append(f"above {self.above:g}")
         if self.low is not None:
             limits.append(f"of at least {self.low:g}")
-        if self.high is not None:
+        if self.high is not None and (far or self.high <= FAR):
             limits.append(f"at most {self.high:.12g}")
         return f" {' and '.join(limits)}" if limits else ""
 
@@ -162,7 +174,8 @@ class Option:
         elif self.low:
             size = f" of at least {self.low:g} entr{'y' if self.low == 1 else 'ies'}"
         each = f", each {self.item.expected}" if self.item else ""
-        text = f"a list{size}{each}"
+        such = f" such as {self.example}" if self.example else ""
+        text = f"a list{size}{such}{each}"
         return f"{text}, or one of them alone" if self.single else text
 
 

@@ -248,7 +248,9 @@ def resolve_base(hparams_file, overrides="", replaced=()):
     command = yaml.load(overrides) if overrides else {}
     chain, contents = [hparams_file], []
     while True:
-        content = yaml.load(_read(chain[-1]))
+        stream = io.StringIO(_read(chain[-1]))
+        stream.name = chain[-1]  # for the message, if it cannot be read
+        content = yaml.load(stream)
         if not isinstance(content, dict):
             found = "empty" if content is None else "no mapping"
             raise UserError(
@@ -351,11 +353,12 @@ def _unreadable(hparams_file, overrides, error):
     """Say whether the file or an option is no YAML, and where."""
     mark = getattr(error, "problem_mark", None)
     problem = " ".join(str(getattr(error, "problem", error)).split())
-    # The command line's overrides are parsed as a string, the file by name.
-    if mark is None or mark.name == hparams_file:
+    # The command line's overrides are parsed as a string, files by name.
+    if mark is None or not mark.name.startswith("<"):
         line = "" if mark is None else f", line {mark.line + 1}"
-        return f"{hparams_file}{line}: cannot be read as YAML ({problem})."
-    lines = overrides.splitlines()
+        file = hparams_file if mark is None else mark.name
+        return f"{file}{line}: cannot be read as YAML ({problem})."
+    lines = overrides.splitlines() or [""]
     option = lines[min(mark.line, len(lines) - 1)]
     return (
         f"the option `--{option.replace(':', '', 1)}` cannot be read as YAML "

@@ -133,6 +133,10 @@ def _refusal(key, value, option):
     known = [*option.choices, *option.words]
     if isinstance(value, str) and known:
         hint = nearest(value, known)
+    elif isinstance(value, numbers.Real) and option.kind in ("number", "whole"):
+        if option.high is not None and value > option.high:
+            expected = KINDS[option.kind] + option.limits_in_words(far=True)
+            return expected_sentence(key, short(value), expected)
     return expected_sentence(key, short(value), option.expected + hint)
 
 

@@ -9,7 +9,9 @@ from imlkd_brain.keys import COMMON
 from imlkd_brain.schema import Option, choice, flag, list_of, mapping, whole
 from imlkd_brain.values import Schema
 
-_OVERRIDES = mapping("Keys of a training's YAML and their values.")
+_OVERRIDES = mapping(
+    "Keys of a training's YAML and their values.", example="{lr: 0.01}"
+)
 _OPTIONAL = {**vars(_OVERRIDES), "optional": True, "null": "none"}
 
 OPTIONS = {
@@ -19,17 +21,23 @@ OPTIONS = {
     "runs": list_of(
         mapping(
             "A run.",
+            example="{fold: 0, seed: 1}",
             entries={
                 "fold": whole("Of the corpus.", low=0, high=10**6),
                 "seed": COMMON["seed"],
             },
         ),
         "Fold and seed of each run.",
+        example="[{fold: 0, seed: 1}]",
     ),
     "train_teacher": Option("file", "The YAML of teachers."),
     "train_student": Option("file", "The YAML of students."),
-    "teacher_overrides": mapping("What all teachers have of their own."),
-    "student_overrides": mapping("What all students have of their own."),
+    "teacher_overrides": mapping(
+        "What all teachers have of their own.", example="{lr: 0.01}"
+    ),
+    "student_overrides": mapping(
+        "What all students have of their own.", example="{lr: 0.01}"
+    ),
     "pairs": mapping(
         "Teachers and students by the name of the pair; null leaves one out.",
         mapping(
@@ -42,12 +50,19 @@ OPTIONS = {
                 ),
             },
             null="left out",
+            example="{student: {n_mels: 40}}",
         ),
+        example="{mine: {student: {n_mels: 40}}}",
     ),
     "methods": mapping(
         "What a student has of its own, by the name in the table; null leaves "
         "one out.",
-        mapping("Keys of the student's YAML.", null="left out"),
+        mapping(
+            "Keys of the student's YAML.",
+            null="left out",
+            example="{eta: 0.5}",
+        ),
+        example="{mine: {eta: 0.5}}",
     ),
     "baselines": list_of(
         Option("text", "A model."),

@@ -42,13 +42,13 @@ def _loader(meaning):
         name: Option(**{**vars(option), "optional": True})
         for name, option in _LOADER.items()
     }
-    return mapping(meaning, entries=entries)
+    return mapping(meaning, entries=entries, example="{batch_size: 32}")
 
 
 def durations(meaning, **more):
     """A list of durations: ``full`` or seconds."""
     entry = number("Seconds.", above=0, high=3600, words=(FULL,))
-    return list_of(entry, meaning, **more)
+    return list_of(entry, meaning, **{"example": "[full, 3, 2]", **more})
 
 
 def data_folder(**more):
@@ -120,6 +120,7 @@ OPTIONS = {
         "Shares of train and dev utterances.",
         low=2,
         high=2,
+        example="[90, 10]",
         check=lambda ratio: None if sum(ratio) > 0 else "not all zero",
     ),
     "skip_prep": flag("Whether the CSVs are there already."),

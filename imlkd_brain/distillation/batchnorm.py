@@ -19,6 +19,7 @@ OPTIONS = {
         "How BatchNorm sees integrated inputs: for all methods, or by method.",
         _POLICY,
         words=BATCHNORM_POLICIES,
+        example="{iml_kd: running}",
     )
 }
 

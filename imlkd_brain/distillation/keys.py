@@ -5,7 +5,15 @@ Those of integrated inputs and BatchNorm are declared in their modules.
 Authors: IML-KD contributors
 """
 
-from imlkd_brain.schema import Option, built, choice, list_of, mapping, number
+from imlkd_brain.schema import (
+    Option,
+    built,
+    choice,
+    list_of,
+    mapping,
+    number,
+    whole,
+)
 
 ETA_SCHEDULES = ("constant", "linear", "cosine")
 TEACHER_CLASSES = ("classifier", "prototypes")
@@ -24,9 +32,12 @@ OBJECTIVE = {
                 "Weight of each term.",
                 number("Of a term.", **_WEIGHT),
                 null="no term",
+                example="{instance: 1.0}",
             ),
-            null="no branch",
+            null="no teacher",
+            example="{raw: {instance: 1.0}}",
         ),
+        example="{mine: {raw: {instance: 1.0}}}",
     ),
     "temperature": list_of(
         _TEMPERATURE,
@@ -34,7 +45,9 @@ OBJECTIVE = {
         single=True,
     ),
     "temperatures": list_of(
-        _TEMPERATURE, "Temperatures that multi_level is summed over."
+        _TEMPERATURE,
+        "Temperatures that multi_level is summed over.",
+        example="[2.0, 4.0, 6.0]",
     ),
     "decoupled_alpha": number(
         "Weight of the target in decoupled distillation.", **_WEIGHT

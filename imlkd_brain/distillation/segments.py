@@ -15,6 +15,7 @@ from imlkd_brain.values import check_value
 DURATIONS = list_of(
     number("Seconds.", above=0, high=3600),
     "Seconds of a segment, of which one is drawn for each batch.",
+    example="[1.0, 2.0, 3.0]",
 )
 
 

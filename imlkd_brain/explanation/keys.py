@@ -43,6 +43,7 @@ OPTIONS = {
         "leaves one out.",
         Option("path", "A trained model.", null="left out"),
         replaces=True,
+        example="{teacher: results/teacher, mine: results/mine}",
     ),
     "reference_student": Option(
         "text",
@@ -76,8 +77,9 @@ OPTIONS = {
     ),
     "methods": mapping(
         "Saliency maps and their options; null leaves one out.",
-        mapping("Its options.", null="left out"),
+        mapping("Its options.", null="left out", example="{n_steps: 16}"),
         replaces=True,
+        example="{gradient: {}}",
     ),
     "batch_frames": whole("Frames in one forward pass.", low=1, high=10**9),
     "curve_durations": data.durations(

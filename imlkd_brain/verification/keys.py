@@ -23,6 +23,7 @@ MODELS = mapping(
     "Trained models by name; null leaves one out.",
     Option("path", "A trained model.", null="left out"),
     replaces=True,
+    example="{mine: results/mine}",
 )
 
 OPTIONS = {

@@ -15,15 +15,20 @@ SCRIPTS = sorted(path for path in RECIPE.glob("*.py"))
 # Modules of one level that are no packages may import each other.
 LEVELS = (
     ("errors",),
+    ("schema",),
+    ("values",),
+    ("machine",),
     ("files", "locks", "settings", "figures", "precision", "distributed"),
     ("metrics",),
     ("data",),
     ("models",),
     ("distillation",),
+    ("keys",),
     ("nonfinite", "bookkeeping", "training", "options"),
     ("brain", "checkpoints", "trained_with"),
     ("verification", "explanation"),
     ("comparison",),
+    ("registry",),
     ("__main__",),
 )
 # Builders of corpora stand beside that way.

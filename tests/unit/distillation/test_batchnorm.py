@@ -63,8 +63,8 @@ def test_broken_integrated_inputs_leave_batchnorm_alone():
     each = {"iml_kd": "running"}
     assert batchnorm_of(each, "iml_kd") == "running"
     assert batchnorm_of(each, "iml_kd_plus") == "raw_only"
-    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
+    with pytest.raises(UserError, match="batchnorm is 'own'.*raw_only"):
         batchnorm_of({"iml_kd": "own"}, "iml_kd")
-    with pytest.raises(UserError, match="batchnorm: 'own'.*raw_only"):
+    with pytest.raises(UserError, match="batchnorm is 'own'.*raw_only"):
         with batchnorm_policy(layer, "own"):
             pass

@@ -35,9 +35,12 @@ def plan_of(**more):
     ("more", "words"),
     [
         ({"durations": [2]}, "curve_durations: 2 is not one of the durations"),
-        ({"units": ["words"]}, "units is 'words'"),
+        ({"units": ["words"]}, r"units\[0\] is 'words'"),
         ({"n_levels": 1}, "n_levels is 1"),
-        ({"baselines": {"deletion": ["grey"]}}, "deletion_baselines is 'grey'"),
+        (
+            {"baselines": {"deletion": ["grey"]}},
+            r"deletion_baselines\[0\] is 'grey'",
+        ),
     ],
 )
 def test_mistakes_are_found_before_the_work(more, words):
