@@ -9,6 +9,7 @@ from imlkd_brain.data import keys as data
 from imlkd_brain.distillation import batchnorm, integrated_inputs
 from imlkd_brain.distillation import keys as distillation
 from imlkd_brain.errors import UserError
+from imlkd_brain.machine import RUN_OPTIONS
 from imlkd_brain.models import keys as models
 from imlkd_brain.schema import Option, built, choice, flag, number, whole
 from imlkd_brain.values import Schema, short
@@ -27,17 +28,14 @@ COMMON = {
 OWN = {
     "train_log": Option("file", "The log of the epochs."),
     "number_of_epochs": whole("Epochs.", low=1, high=10**6),
-    "lr": number("The highest learning rate.", above=0, high=1000),
+    "lr": number("The highest learning rate.", low=0, high=1000),
     "base_lr": number("The lowest learning rate.", low=0, high=1000),
     "lr_step_epochs": number(
         "Epochs of half a cycle of the learning rate.", above=0, high=10**6
     ),
     "weight_decay": number("Weight decay.", low=0, high=1000),
-    "ckpt_interval_minutes": number(
-        "Minutes between checkpoints.",
-        low=0,
-        high=10**6,
-        optional=True,
+    "ckpt_interval_minutes": Option(
+        **{**vars(RUN_OPTIONS["ckpt_interval_minutes"]), "optional": True}
     ),
     "export": choice("The checkpoint that becomes the model.", EXPORTS),
     "scale": integrated_inputs.OPTIONS["scale"],
@@ -126,11 +124,6 @@ def check_training(values):
                     f"{key}: {short(seconds)} s is too short, {said}; give at "
                     f"least {shortest:g} s."
                 )
-    if values["base_lr"] > values["lr"]:
-        raise UserError(
-            f"base_lr: {short(values['base_lr'])} is above lr, "
-            f"{short(values['lr'])}; the learning rate goes up from base_lr."
-        )
 
 
 SCHEMA = Schema(TRAINING, check_training, options_of)

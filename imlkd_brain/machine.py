@@ -43,7 +43,9 @@ RUN_OPTIONS = {
         "Batches of NaN that are skipped.", low=0, high=10**9
     ),
     "ckpt_interval_minutes": number(
-        "Minutes between checkpoints.", low=-1, high=10**6
+        "Minutes between checkpoints; 0 for the end of epochs alone.",
+        low=-1,
+        high=10**6,
     ),
     "ckpt_interval_steps": whole(
         "Updates between checkpoints.", low=-1, high=10**12

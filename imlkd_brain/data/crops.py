@@ -3,15 +3,21 @@
 Authors: IML-KD contributors
 """
 
-import math
 import random
 
 import torch
 
-from imlkd_brain.errors import UserError
+from imlkd_brain.schema import list_of, number
 from imlkd_brain.settings import as_list
+from imlkd_brain.values import check_value
 
 FULL = "full"  # the duration of whole utterances
+# What a YAML may give as durations.
+DURATIONS = list_of(
+    number("Seconds.", above=0, high=3600, words=(FULL,)),
+    "Durations.",
+    example="[full, 3, 2]",
+)
 POOLED = "pooled"  # the duration of all durations together
 
 
@@ -87,21 +93,12 @@ def read_durations(durations, key="durations"):
     >>> read_durations(["full", 2])
     {'full': None, '2s': 2}
     """
-    seconds = {}
-    for duration in as_list(durations):
-        number = isinstance(duration, (int, float))
-        if duration != FULL and not (number and 0 < duration < math.inf):
-            raise UserError(
-                f"{key}: {duration!r} is neither `full` nor a positive "
-                "number of seconds; expected, for example, [full, 3, 2, 1]."
-            )
-        name = duration_name(duration)
-        seconds[name] = None if duration == FULL else duration
-    if not seconds:
-        raise UserError(
-            f"{key}: the list is empty; expected, for example, [full, 2]."
-        )
-    return seconds
+    durations = as_list(durations)
+    check_value(key, durations, DURATIONS)
+    return {
+        duration_name(duration): None if duration == FULL else duration
+        for duration in durations
+    }
 
 
 def crop(signal, duration, sample_rate, grid):

@@ -3,7 +3,7 @@
 Authors: IML-KD contributors
 """
 
-from imlkd_brain.data.crops import FULL
+from imlkd_brain.data.crops import DURATIONS
 from imlkd_brain.errors import UserError, expected_sentence
 from imlkd_brain.schema import (
     Option,
@@ -47,8 +47,7 @@ def _loader(meaning):
 
 def durations(meaning, **more):
     """A list of durations: ``full`` or seconds."""
-    entry = number("Seconds.", above=0, high=3600, words=(FULL,))
-    return list_of(entry, meaning, **{"example": "[full, 3, 2]", **more})
+    return Option(**{**vars(DURATIONS), "meaning": meaning, **more})
 
 
 def data_folder(**more):

@@ -61,7 +61,7 @@ OPTIONS = {
     ),
     "attribution_target": choice("What the teacher's map explains.", TARGETS),
     "attribution_baseline": list_of(
-        number("Of one mel band."),
+        number("Of one mel band.", low=-1e6, high=1e6),
         "The input without speech that attributions start from.",
         words=BASELINES,
     ),

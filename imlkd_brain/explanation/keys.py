@@ -78,7 +78,6 @@ OPTIONS = {
     "methods": mapping(
         "Saliency maps and their options; null leaves one out.",
         mapping("Its options.", null="left out", example="{n_steps: 16}"),
-        replaces=True,
         example="{gradient: {}}",
     ),
     "batch_frames": whole("Frames in one forward pass.", low=1, high=10**9),

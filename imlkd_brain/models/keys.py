@@ -145,15 +145,6 @@ def _check_channels(arguments, channels):
                 f"has {before} channels in and {size} out, which {number} "
                 "groups do not divide; give 1."
             )
-    for size in arguments.get("kernel_sizes") or ():
-        if size % 2 == 0:
-            raise UserError(
-                expected_sentence(
-                    "embedding_model.kernel_sizes",
-                    short(arguments["kernel_sizes"]),
-                    "odd numbers of frames, so that each has a middle",
-                )
-            )
 
 
 def fewest_frames(values):

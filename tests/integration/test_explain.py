@@ -257,7 +257,7 @@ def test_a_lone_file_has_maps_and_no_eer(models, tmp_path):
             "no layer `embedding_model.mfb`; try .*embedding_model.mfa",
         ),
         ({"methods": "{lime: {}}"}, "`lime` is none of the maps"),
-        ({"durations": "[full, -1]"}, "neither `full` nor a positive"),
+        ({"durations": "[full, -1]"}, "is -1, but must be full or"),
         ({"curve_durations": "[2]"}, "not one of the durations"),
         ({"figure_methods": "[lime]"}, "figure_methods is 'lime'"),
         (

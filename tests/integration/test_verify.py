@@ -244,13 +244,13 @@ def test_no_list_may_have_speakers_that_a_model_or_its_teacher_learnt(
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("models=[none/such]", "no trained model there"),
-        ("models=[]", "there is no model to verify"),
+        ("models=[none/such]", "none/such: "),
+        ("models=[]", r"models is \[\], but must be"),
         ("trial_lists=[none.txt]", "none.txt: no such trial list"),
         ("trial_lists=[Vox1-E]", "list_test_all2.txt"),
-        ("durations=[full,-1]", "neither `full` nor a positive"),
-        ("durations=[]", "the list is empty"),
-        ("score_norm=x-norm", "expected one of z-norm"),
+        ("durations=[full,-1]", "is -1, but must be full or"),
+        ("durations=[]", r"durations is \[\], but must be"),
+        ("score_norm=x-norm", "must be one of z-norm"),
         ("score_norm=s-norm", "need a cohort"),
         ("enrolment_file=none.txt", "no such text file"),
         ("data_folder=no_such_folder", "there is no such folder"),

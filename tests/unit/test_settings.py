@@ -4,7 +4,9 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.settings import load_hyperparameters
+from imlkd_brain.schema import Option, built, mapping, whole
+from imlkd_brain.settings import load_hyperparameters, read_command
+from imlkd_brain.values import Schema
 
 YAML = """
 seed: 3
@@ -130,3 +132,133 @@ def test_each_mistake_with_a_base_has_its_sentence(tmp_path):
         mine.write_text(text)
         with pytest.raises(UserError, match=words):
             load_hyperparameters([str(mine)])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "this YAML is empty"),
+        (b"# nothing\n", "this YAML is empty"),
+        (b"- 1\n- 2\n", "this YAML is no mapping"),
+        (b"seed\n", "this YAML is no mapping"),
+        ("seed: 1\n".encode("utf-16"), "no text in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "no text in UTF-8"),
+        (b"seed: 1\0\n", "no text file"),
+        (b"base: null\nseed: 1\n", "its base .*None is missing"),
+        (b"base: 3\nseed: 1\n", "its base .*3 is missing"),
+        (b"[" * 5000, "nested too deeply|cannot be read"),
+        (b"seed: 1\nseed: 2\n", "cannot be read"),
+        (b"a: !new:collections.Counter\n    b: !ref <nothing>\n", "nothing"),
+        (b"a: !new:datetime.date\n    year: 1\n", "datetime.date"),
+        (b"a: !new:fractions.Fraction [1, 0]\n", "Fraction cannot be built"),
+    ],
+)
+def test_what_is_no_yaml_of_ours_has_its_sentence(tmp_path, content, words):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words) as raised:
+        load_hyperparameters([str(path)])
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_a_folder_is_no_yaml(tmp_path):
+    with pytest.raises(UserError, match="this is a folder"):
+        load_hyperparameters([str(tmp_path)])
+
+
+SCHEMA = Schema(
+    {
+        "seed": whole("Seed.", low=0),
+        "models": mapping(
+            "Models.", Option("path", "One.", null="out"), replaces=True
+        ),
+        "methods": mapping("Methods.", whole("Weight."), optional=True),
+        "thing": built("A thing.", optional=True),
+    }
+)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A YAML of that schema, and one with it as its base."""
+    (tmp_path / "whole.yaml").write_text(
+        "seed: 1\nmodels: {a: here, b: there}\nmethods: {x: 1, y: 2}\n"
+        "thing: !new:collections.Counter\n    seed: !ref <seed>\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "base: whole.yaml\nmodels: {c: elsewhere}\n"
+    )
+    return tmp_path
+
+
+def test_nearest_names_are_given(small):
+    whole_yaml = str(small / "whole.yaml")
+    with pytest.raises(UserError, match="--sede.*did you mean seed"):
+        read_command([whole_yaml, "--sede", "4"], SCHEMA)
+    (small / "whole.yaml").write_text("sede: 1\nmodels: {}\n")
+    with pytest.raises(UserError, match="reads the key `sede`.*mean seed"):
+        read_command([whole_yaml], SCHEMA)
+    (small / "mine.yaml").write_text("base: whole.yaml\nmodles: {}\n")
+    with pytest.raises(UserError, match="modles.*did you mean models"):
+        read_command([str(small / "mine.yaml")], SCHEMA)
+
+
+def test_a_key_of_ones_own_is_good_where_another_refers_to_it(small):
+    text = (small / "whole.yaml").read_text().replace("<seed>", "<mine>")
+    (small / "whole.yaml").write_text(text + "mine: 5\n")
+    read_command([str(small / "whole.yaml")], SCHEMA)
+    (small / "whole.yaml").write_text(text + "mine: 5\nother: 6\n")
+    with pytest.raises(UserError, match="nothing reads the key `other`"):
+        read_command([str(small / "whole.yaml")], SCHEMA)
+
+
+def test_a_mapping_on_the_command_line_replaces_where_it_is_declared(small):
+    for yaml, before in (("whole", {"a", "b"}), ("mine", {"a", "b", "c"})):
+        argv = [str(small / f"{yaml}.yaml"), "--models"]
+        _, hparams, _, _ = load_hyperparameters([*argv, "{d: new}"], SCHEMA)
+        left = {k for k, v in hparams["models"].items() if v is not None}
+        assert left == {"d"} and set(hparams["models"]) == before | {"d"}
+        # Nothing but null takes out of what is there.
+        _, hparams, _, _ = load_hyperparameters([*argv, "{a: null}"], SCHEMA)
+        left = {k for k, v in hparams["models"].items() if v is not None}
+        assert left == before - {"a"}
+    argv[1] = "--methods"
+    _, hparams, _, overrides = load_hyperparameters([*argv, "{y: 3}"], SCHEMA)
+    assert hparams["methods"] == {"x": 1, "y": 3}
+    # What is written beside the results is the same.
+    resolved = resolve_references((small / "whole.yaml").open(), overrides)
+    assert load_hyperpyyaml(resolved) == hparams
+
+
+def test_nothing_is_built_before_all_is_checked(small, monkeypatch):
+    def build(*args):
+        raise AssertionError("an object was built")
+
+    monkeypatch.setattr("imlkd_brain.settings.load_hyperpyyaml", build)
+    (small / "whole.yaml").write_text(
+        "thing: !new:collections.Counter\nmodels: {}\nseed: -1\n"
+    )
+    with pytest.raises(UserError, match="seed is -1"):
+        load_hyperparameters([str(small / "whole.yaml")], SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--precision", "fp8"], "precision: invalid choice: 'fp8'"),
+        (["--max_grad_norm", "abc"], "max_grad_norm: invalid float"),
+        (["--max_grad_norm", "nan"], "max_grad_norm is nan"),
+        (["--grad_accumulation_factor", "0"], "grad_accumulation_factor is 0"),
+        (["--device", "cuda:99"], "device: cuda:99 is not there.*--device cpu"),
+        (["--device", "toaster"], "'toaster' is no device"),
+        (["stray"], "'stray' on the command line belongs to no option"),
+        (["--seed"], "seed is null"),
+        (["--seed", "1", "--seed", "2"], "cannot be read"),
+        (["--thing", "3"], "thing is 3, but must be an object"),
+        (["--thing", "{seed: [}"], "cannot be read"),
+    ],
+)
+def test_mistakes_in_options_have_their_sentence(small, argv, words):
+    with pytest.raises(UserError, match=words) as raised:
+        read_command([str(small / "whole.yaml"), *argv], SCHEMA)
+    assert "\n" not in str(raised.value)

@@ -93,7 +93,7 @@ NEXT = [
     (
         "its error rates beside the others' (1 min)",
         "python verify.py hparams/minivox/eval.yaml --models "
-        f"'{{vanilla_kd: {RESULTS}/vanilla_kd/1986}}'",
+        f"'[{RESULTS}/vanilla_kd/1986, {RESULTS}/iml_kd/1986]'",
     ),
     (
         "where the models look (14 min; needs the extra `explain`: captum)",

@@ -73,5 +73,5 @@ def test_records_of_another_form_are_computed_anew(plan):
 
 
 def test_a_wrong_duration_is_one_sentence():
-    with pytest.raises(UserError, match="durations: -1 is neither"):
+    with pytest.raises(UserError, match="durations.* is -1, but must be full"):
         MapPlan({}, [-1], 6400, 1, False, "save")

@@ -28,7 +28,9 @@ def test_durations_begin_with_full_and_null_is_told_so(durations):
 def test_durations_are_full_or_seconds():
     read = check_valid_durations(["full", 2.0, 1])
     assert read == {"full": None, "2s": 2.0, "1s": 1}
-    with pytest.raises(UserError, match="valid_durations: 'whole' is neither"):
+    with pytest.raises(
+        UserError, match="valid_durations.* is 'whole', but must be full"
+    ):
         check_valid_durations(["full", "whole"])
 
 
