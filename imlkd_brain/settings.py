@@ -93,8 +93,20 @@ def read_command(argv, schema=None):
         if schema is not None:
             values, named = describe(whole, overrides)
             check_run_options(values)
-            schema.check_values(values, hparams_file, named)
+            try:
+                schema.check_values(values, hparams_file, named)
+            except UserError as error:
+                hint = _origin(str(error), whole, overrides)
+                raise UserError(f"{error}{hint}") from error
     return whole, run_opts, overrides
+
+
+def _origin(message, hparams_file, overrides):
+    """Which key to give instead, where the one complained of only repeats it."""
+    text = f"{_read(hparams_file)}\n{overrides}"
+    repeats = dict(re.findall(r"^(\w+): !ref <(\w+)>", text, re.MULTILINE))
+    other = repeats.get(message.partition(" ")[0])
+    return f" It repeats {other}: give `--{other}`." if other else ""
 
 
 def _replaced(schema, given):

@@ -67,6 +67,7 @@ def check_value(key, value, option):
 
     Example
     -------
+    >>> from imlkd_brain.schema import Option
     >>> check_value("lr", "abc", Option("number", "Rate.", above=0))
     Traceback (most recent call last):
     ...

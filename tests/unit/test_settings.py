@@ -191,6 +191,14 @@ def small(tmp_path):
     return tmp_path
 
 
+def test_a_key_that_repeats_another_names_it(small):
+    (small / "whole.yaml").write_text(
+        "start: -1\nmodels: {}\nseed: !ref <start>\n"
+    )
+    with pytest.raises(UserError, match="seed is -1.*give `--start`"):
+        read_command([str(small / "whole.yaml")], SCHEMA)
+
+
 def test_nearest_names_are_given(small):
     whole_yaml = str(small / "whole.yaml")
     with pytest.raises(UserError, match="--sede.*did you mean seed"):

@@ -51,5 +51,5 @@ def test_a_duration_is_full_or_seconds_and_has_one_name():
         "1.5s-seed7",
     ]
     for wrong in (None, [], ["all"], [0], [-1], [float("nan")], [math.inf]):
-        with pytest.raises(UserError, match="^valid_durations: "):
+        with pytest.raises(UserError, match=r"^valid_durations(\[0\])? is "):
             read_durations(wrong, "valid_durations")

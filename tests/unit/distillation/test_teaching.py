@@ -178,12 +178,12 @@ def test_an_answer_that_is_not_finite_is_not_stored(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"teacher_answers": "null"}, "give `--teacher_answers FOLDER`"),
-        ({"answers_fields": "[chunks]"}, "answers_fields: ['chunks']"),
-        ({"answers_fields": "[]"}, "answers_fields: []"),
-        ({"answers_precision": "int8"}, "answers_precision: 'int8'"),
-        ({"answers_variants": 0}, "answers_variants: 0"),
-        ({"processes": 0}, "processes: 0"),
+        ({"teacher_answers": "null"}, "give `--teacher_answers`"),
+        ({"answers_fields": "[chunks]"}, "answers_fields[0] is 'chunks'"),
+        ({"answers_fields": "[]"}, "answers_fields is []"),
+        ({"answers_precision": "int8"}, "answers_precision is 'int8'"),
+        ({"answers_variants": 0}, "answers_variants is 0"),
+        ({"processes": 0}, "processes is 0"),
         ({"mode": "gate"}, "give `--mode time_gate`"),
     ],
 )
