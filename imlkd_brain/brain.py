@@ -139,7 +139,7 @@ class IMLKDBrain(sb.Brain):
         return self._step_seed(), self._step_seed(distributed.rank())
 
     def _projection(self):
-        """The projection onto the teacher's dimension, where they differ."""
+        """The projection into the teacher's space, where there is one."""
         if "projection" in self.modules:
             return self.modules.projection
         return None

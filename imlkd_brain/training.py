@@ -232,7 +232,7 @@ def run_option(name, run_opts, hparams):
 
 
 def make_projection(student_dim, teacher_dim, seed):
-    """Return a learnt map of embeddings from one dimension to another.
+    """Return a learnt map of embeddings into the teacher's space.
 
     It has its own random stream, so that the student starts the same for all
     methods.

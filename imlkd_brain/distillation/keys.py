@@ -16,6 +16,7 @@ from imlkd_brain.schema import (
 )
 
 ETA_SCHEDULES = ("constant", "linear", "cosine")
+PROJECTIONS = ("differing", "always")
 TEACHER_CLASSES = ("classifier", "prototypes")
 _WEIGHT = {"low": 0, "high": 1e9}
 OTHER_OPTION = number("Of a term.", **_WEIGHT)
@@ -73,6 +74,10 @@ OBJECTIVE = {
         above=0,
         high=10**12,
         null="for a constant eta",
+    ),
+    "embedding_projection": choice(
+        "Where the embedding term projects the student's embeddings.",
+        PROJECTIONS,
     ),
 }
 

@@ -107,6 +107,10 @@ class DistillationObjective:
         zero at ``eta_total_steps``.
     eta_total_steps : int or None
         Updates of the whole training; not read by ``constant``.
+    embedding_projection : str
+        ``differing``: the embedding term projects the student's embeddings
+        where the two dimensions differ; ``always``: where they agree as well,
+        since the teacher's space need not be the student's.
     **options : float
         The options of the terms, named ``<term>_<option>``:
         ``decoupled_alpha``, ``decoupled_beta``, ``correlation_beta`` and
@@ -126,7 +130,7 @@ class DistillationObjective:
     ...     temperature=1.0, temperatures=[2, 3], decoupled_alpha=1.0,
     ...     decoupled_beta=8.0, correlation_beta=1.0, correlation_gamma=1.0,
     ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
-    ...     eta_total_steps=None,
+    ...     eta_total_steps=None, embedding_projection="differing",
     ... )
     >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
@@ -148,6 +152,7 @@ class DistillationObjective:
         eta_warmup_steps,
         eta_schedule,
         eta_total_steps,
+        embedding_projection,
         **options,
     ):
         self.method = method
@@ -161,6 +166,7 @@ class DistillationObjective:
             eta_warmup_steps=eta_warmup_steps,
             eta_schedule=eta_schedule,
             eta_total_steps=eta_total_steps,
+            embedding_projection=embedding_projection,
         )
         _check_options(options)
         _check_fall(eta_schedule, eta_warmup_steps, eta_total_steps)
@@ -173,6 +179,7 @@ class DistillationObjective:
         self.eta_warmup_steps = eta_warmup_steps
         self.eta_schedule = eta_schedule
         self.eta_total_steps = eta_total_steps
+        self.embedding_projection = embedding_projection
 
     def needs(self, branch):
         """Whether any term acts on a branch.
@@ -210,6 +217,22 @@ class DistillationObjective:
             "embeddings" in TERMS[name.split("/")[1]].needs
             for name in self.terms
         )
+
+    def needs_projection(self, student_dim, teacher_dim):
+        """Whether embeddings of these dimensions are to be projected.
+
+        Arguments
+        ---------
+        student_dim, teacher_dim : int
+            Dimensions of the embeddings.
+
+        Returns
+        -------
+        bool
+        """
+        wanted = self.embedding_projection == "always"
+        wanted = wanted or student_dim != teacher_dim
+        return wanted and self.needs_embeddings
 
     def check(self, batch_size, durations, chunk=math.inf):
         """Say before training what would make a term meaningless.

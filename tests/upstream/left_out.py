@@ -40,6 +40,7 @@ KEYS = {
             "eta_warmup_steps",
             "eta_schedule",
             "eta_total_steps",
+            "embedding_projection",
         )
     ),
     "teacher_classes": "classifier",
@@ -82,6 +83,7 @@ NAMES = {
             "decoupled_kd_loss",
             "dist_loss",
             "eta_at",
+            "needs_projection",
             "has_statistics",
             "inherited_speakers",
             "utterance_key",
@@ -138,7 +140,12 @@ PARAMETERS = {
     "View": {"wavs": None, "batch": None},
     "Integrated": {"segment": None, "teacher_weights": None},
     "DistillationObjective": dict.fromkeys(
-        ("eta_warmup_steps", "eta_schedule", "eta_total_steps")
+        (
+            "eta_warmup_steps",
+            "eta_schedule",
+            "eta_total_steps",
+            "embedding_projection",
+        )
     ),
 }
 # Arguments in the examples of docstrings.
@@ -202,6 +209,9 @@ TEXTS = {
             'features.frame_rate(hparams["compute_features"], rate)'
         ),
         '        more = {"sample_rate": hparams["sample_rate"]}\n': "",
+        "objective.needs_projection(*dims)": (
+            "objective.needs_embeddings and dims[0] != dims[1]"
+        ),
         "Guidance(teacher, integrated, **more)": "Guidance(teacher, integrated)",
         # The comment stands above a statement that goes.
         '    if not hparams["skip_prep"]:\n': (
@@ -257,6 +267,7 @@ NESTED_KEYS = (
     "objective.eta_warmup_steps",
     "objective.eta_schedule",
     "objective.eta_total_steps",
+    "objective.embedding_projection",
     "teacher.classes",
     "teacher.features",
     "methods.decoupled_kd",

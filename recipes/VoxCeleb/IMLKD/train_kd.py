@@ -123,7 +123,7 @@ def add_speaker_modules(hparams, run_opts, encoder, n_train):
 
 
 def add_teacher(hparams, run_opts, encoder, train_data):
-    """Loads the frozen teacher, and a projection where dimensions differ."""
+    """Loads the frozen teacher; a projection, which no model exports."""
     options = {"speakers": training.speaker_names(encoder)}
     if "teacher_prototypes" in hparams:
         where = train_data, training.device_of(run_opts, hparams)
@@ -142,7 +142,7 @@ def add_teacher(hparams, run_opts, encoder, train_data):
             more["cache"] = hparams["open_teacher_cache"](*seen, teacher)
         hparams["guidance"] = Guidance(teacher, integrated, **more)
     dims = hparams["lin_neurons"], teacher.embedding_dim
-    if objective.needs_embeddings and dims[0] != dims[1]:
+    if objective.needs_projection(*dims):
         projection = training.make_projection(*dims, hparams["seed"])
         hparams["modules"]["projection"] = projection
         hparams["checkpointer"].add_recoverable("projection", projection)

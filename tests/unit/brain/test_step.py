@@ -203,6 +203,33 @@ def test_projection_where_dimensions_differ_and_embeddings_are_compared(make):
     assert "projection" not in make("embedding_kd").modules
 
 
+def test_projection_where_dimensions_agree(make):
+    always = {"embedding_projection": "always"}
+    brain = make("embedding_kd", number_of_epochs=1, **always)
+    projection = brain.modules["projection"]
+    assert projection.weight.shape == (8, 8)
+    # Students start alike, with the key and without it.
+    student = brain.modules.embedding_model
+    assert same(
+        copy_of(student), copy_of(make("embedding_kd").modules.embedding_model)
+    )
+    before = copy_of(projection)
+    fit(brain)
+    trained = copy_of(projection)
+    assert not same(before, trained)
+    # A second start goes on with the projection that was learnt.
+    again = make(
+        "embedding_kd",
+        output_folder=brain.hparams.output_folder,
+        number_of_epochs=2,
+        **always,
+    )
+    assert same(before, copy_of(again.modules["projection"]))
+    again.checkpointer.recover_if_possible()
+    assert same(trained, copy_of(again.modules["projection"]))
+    assert "projection" not in make("vanilla_kd", **always).modules
+
+
 def test_gradient_shares_and_completeness_are_logged(make):
     stats = stats_of(fit(make("iml_kd", measure_interval=1, rule="midpoint")))
     shares = {k: float(v) for k, v in stats.items() if "gradient_share" in k}

@@ -37,6 +37,7 @@ OPTIONS = {
     "eta_warmup_steps": 0,
     "eta_schedule": "constant",
     "eta_total_steps": None,
+    "embedding_projection": "differing",
 }
 
 
@@ -220,6 +221,7 @@ class TestObjective:
             ({"eta": float("nan")}, "eta is nan"),
             ({"eta_schedule": "step"}, "constant, linear, cosine"),
             ({"eta_schedule": "linear"}, "eta_total_steps is null"),
+            ({"embedding_projection": "ever"}, "differing, always"),
         ],
     )
     def test_mistakes_are_named(self, changes, words):
