@@ -47,6 +47,7 @@ from imlkd_brain.corpora.building import (
     write_json,
 )
 from imlkd_brain.corpora.clips import SAMPLE_RATE
+from imlkd_brain.corpora.git_source import GitSource, clone
 from imlkd_brain.corpora.speechocean762_lists import (
     TABLE_FILE,
     draw_splits,
@@ -54,14 +55,13 @@ from imlkd_brain.corpora.speechocean762_lists import (
     write_lists,
 )
 from imlkd_brain.corpora.speechocean762_source import (
+    CLONE_SIZE,
     COMMIT,
     NAME,
     OPENSLR,
     REPOSITORY,
     WAV_SIZE,
-    GitSource,
     check_lists,
-    clone,
     open_source,
     read_recording,
     wave,
@@ -130,8 +130,14 @@ def build(
         seconds = {}
         with timed(seconds, "clone"):
             if source is None:
-                clone(work / "clone.git", repository, commit)
-                opened = GitSource(work / "clone.git", commit)
+                hint = (
+                    "clone it on another machine or unpack the archive of "
+                    f"{OPENSLR}, copy the folder here and give it with "
+                    "--source"
+                )
+                size = CLONE_SIZE + WAV_SIZE
+                clone(work / "clone.git", repository, commit, size, hint)
+                opened = GitSource(work / "clone.git", commit, repository)
         with closing(opened):
             return _build(data_folder, options, table, opened, seconds)
 

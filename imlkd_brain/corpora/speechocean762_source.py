@@ -6,20 +6,14 @@ build has the same content, wherever it came from.
 Authors: IML-KD contributors
 """
 
-import os
-import re
-import shutil
-import subprocess
 import zlib
 from collections import defaultdict
-from contextlib import suppress
 from io import BytesIO
 
 import soundfile
-from tqdm import tqdm
 
-from imlkd_brain.corpora.building import last_line, need_space
 from imlkd_brain.corpora.clips import SAMPLE_RATE
+from imlkd_brain.corpora.git_source import open_git
 from imlkd_brain.errors import UserError
 
 NAME = "speechocean762"
@@ -49,11 +43,11 @@ class FolderSource:
     def __str__(self):
         return str(self.folder)
 
-    def names(self):
-        """The files' paths inside the corpus."""
+    def names(self, folders):
+        """The paths of the files in some folders."""
         return {
             path.relative_to(self.folder).as_posix()
-            for name in FOLDERS
+            for name in folders
             for path in (self.folder / name).rglob("*")
             if path.is_file()
         }
@@ -64,92 +58,6 @@ class FolderSource:
 
     def close(self):
         """There is nothing to end."""
-
-
-class GitSource:
-    """The corpus out of a git directory, which needs no work tree.
-
-    Only the objects that are asked for are read, so a copy may lack others.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The git directory.
-    commit : str
-        The corpus' commit in it.
-    """
-
-    def __init__(self, folder, commit):
-        self.folder, self.commit = folder, commit
-        self.process = None
-
-    def __str__(self):
-        return str(self.folder)
-
-    def names(self):
-        """The files' paths inside the corpus."""
-        listing = _git(
-            *(f"--git-dir={self.folder}", "ls-tree", "-r", "-z"),
-            *("--name-only", self.commit, *FOLDERS),
-        )
-        if listing.returncode:
-            raise self._broken(listing.stderr.decode(errors="replace"))
-        return set(listing.stdout.decode().split("\0")) - {""}
-
-    def read(self, name):
-        """A file's bytes."""
-        if self.process is None:
-            self.process = subprocess.Popen(
-                ["git", f"--git-dir={self.folder}", "cat-file", "--batch"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        with suppress(BrokenPipeError):  # git says why below
-            self.process.stdin.write(f"{self.commit}:{name}\n".encode())
-            self.process.stdin.flush()
-        head = self.process.stdout.readline().split()
-        if len(head) == 3 and head[1] == b"blob":
-            data = self.process.stdout.read(int(head[2]) + 1)
-            if len(data) == int(head[2]) + 1:
-                return data[:-1]
-        if len(head) == 2:
-            raise self._broken(f"{name} is {head[1].decode()}")
-        # git has ended, or never began to answer.
-        self.process.terminate()
-        raise self._broken(self.process.stderr.read().decode(errors="replace"))
-
-    def close(self):
-        """End git."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for stream in (
-                self.process.stdin,
-                self.process.stdout,
-                self.process.stderr,
-            ):
-                with suppress(BrokenPipeError):
-                    stream.close()
-
-    def _broken(self, complaint):
-        """What to tell about a git directory that lacks objects."""
-        reason = last_line(complaint) or "git gave no reason"
-        return UserError(
-            f"{self.folder}: git cannot read the corpus there ({reason}); "
-            f"clone {REPOSITORY} anew."
-        )
-
-
-def _git(*words):
-    """Run git and keep what it says."""
-    if shutil.which("git") is None:
-        raise UserError(
-            f"{NAME} is read with git, and there is no `git` here: install "
-            f"it, or unpack OpenSLR's archive ({OPENSLR}) and give its folder "
-            "with --source."
-        )
-    return subprocess.run(["git", *words], capture_output=True)
 
 
 def open_source(folder, commit=COMMIT):
@@ -182,90 +90,15 @@ def open_source(folder, commit=COMMIT):
     ]
     if places:
         return FolderSource(places[0])
-    for place in (folder, folder / ".git"):
-        if not (place / "objects").is_dir():
-            continue
-        answer = _git(
-            f"--git-dir={place}", "cat-file", "-e", f"{commit}^{{commit}}"
-        )
-        if answer.returncode:
-            raise UserError(
-                f"--source {folder}: this git directory has no commit "
-                f"{commit}; clone {REPOSITORY}, which has it."
-            )
-        return GitSource(place, commit)
+    found = open_git(folder, commit, REPOSITORY, "--source")
+    if found is not None:
+        return found
     gone = [name for name in FOLDERS if not (folder / name).is_dir()]
     raise UserError(
         f"--source {folder}: this is not {NAME}, there is no folder "
         f"{gone[0]} in it; give a clone of {REPOSITORY} or the unpacked "
         f"archive of {OPENSLR}."
     )
-
-
-def clone(folder, repository=REPOSITORY, commit=COMMIT):
-    """Fetch the corpus' commit alone, whole or not at all.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The git directory to be; nothing is done if it is there.
-    repository, commit : str
-        What is fetched.
-
-    Raises
-    ------
-    UserError
-        If there is no git, no network or no room.
-    """
-    if folder.exists():
-        return
-    partial = folder.with_name(f".{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    need_space(folder.parent, CLONE_SIZE + WAV_SIZE, f"clone {repository}")
-    answer = _git("init", "--quiet", "--bare", str(partial))
-    complaint = answer.stderr.decode(errors="replace")
-    if answer.returncode == 0:
-        print(f"fetching {repository} (about 0.5 GB)", flush=True)
-        complaint = _fetch(partial, repository, commit)
-    if complaint is not None:
-        raise UserError(
-            f"{repository} could not be cloned "
-            f"({last_line(complaint) or 'git gave no reason'}); run the same "
-            "command again where there is network, or clone it on another "
-            f"machine or unpack the archive of {OPENSLR}, copy the folder "
-            "here and give it with --source."
-        )
-    os.rename(partial, folder)
-
-
-def _fetch(folder, repository, commit):
-    """Fetch with a progress bar; return git's complaint, or None."""
-    command = ["git", f"--git-dir={folder}", "fetch", "--depth=1"]
-    process = subprocess.Popen(
-        [*command, "--progress", repository, commit],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        # git must fail and not ask for a password.
-        env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
-    )
-    said = ""
-    with tqdm(total=100, unit="%", desc="clone") as bar:
-        try:
-            # git ends its lines of progress with a carriage return.
-            for line in process.stderr:
-                found = re.match(r"Receiving objects:\s+(\d+)%", line)
-                if found:
-                    bar.update(int(found.group(1)) - bar.n)
-                else:
-                    said += line
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            process.wait()
-    return said if process.returncode else None
 
 
 def check_lists(source, table):
@@ -283,7 +116,7 @@ def check_lists(source, table):
     UserError
         It names the first difference.
     """
-    names = source.names()
+    names = source.names(FOLDERS)
     listed, sexes, ages = {}, {}, {}
     for split in SPLITS:
         for name, content in (

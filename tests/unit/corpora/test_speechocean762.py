@@ -489,7 +489,7 @@ def test_machines_without_git_are_told_the_way_out(
     corpus, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="install it, or unpack OpenSLR's"):
+    with pytest.raises(UserError, match="install it, or give a folder"):
         speechocean762_build(tmp_path, None, corpus[1])
     # Files need no git.
     speechocean762_build(tmp_path, *corpus)

@@ -1,0 +1,104 @@
+"""Voices of public repositories: which are taken, and how they are built."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from imlkd_brain.corpora import voice_clips
+from imlkd_brain.corpora.voice_clips import build, speakers_of
+from imlkd_brain.errors import UserError
+
+
+def noise(path, seconds, seed):
+    """A clip of noise, levelled as speech is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds))
+    soundfile.write(path, signal, 16000)
+
+
+@pytest.fixture
+def repositories(tmp_path, monkeypatch):
+    """Two git repositories with the folders of the real ones."""
+    clips, words = tmp_path / "clips", tmp_path / "words"
+    noise(
+        clips / "audio_data/librispeech_train-clean-100/12-3-0000.flac", 14, 0
+    )
+    noise(clips / "audio_data/librispeech_test-other/7/7-1-0000.flac", 5, 1)
+    noise(clips / "audio_data/librispeech_test-other/7/7-1-0001.flac", 5, 2)
+    (clips / "audio_data/other.mp3").write_bytes(b"no clip")
+    for number in range(12):
+        for speaker in ("aa", "bb"):
+            name = f"{speaker}_nohash_{number}.wav"
+            seed = 100 + 2 * number + (speaker == "aa")
+            if speaker == "aa" or number < 5:
+                noise(
+                    words / voice_clips.REPOSITORIES[1].folder / "up" / name,
+                    1,
+                    seed,
+                )
+    found = []
+    for folder, row in zip(
+        (clips, words), voice_clips.REPOSITORIES, strict=False
+    ):
+        git = [
+            "git",
+            "-C",
+            str(folder),
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e",
+        ]
+        subprocess.run([*git, "init", "-q"], check=True)
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-qm", "clips"], check=True)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        found.append(replace(row, commit=commit))
+    monkeypatch.setattr(voice_clips, "REPOSITORIES", tuple(found))
+    return {"librispeech": clips, "commands": words}
+
+
+def test_speakers_with_few_or_too_many_words_are_left_out():
+    words = [f"x/up/aa_nohash_{n}.wav" for n in range(10)]
+    few = [f"x/up/bb_nohash_{n}.wav" for n in range(9)]
+    many = [f"x/up/cc_nohash_{n}.wav" for n in range(61)]
+    silence = ["x/_silence_/1024.wav"]
+    found = speakers_of("commands", words + few + many + silence)
+    assert {name: len(clips) for name, clips in found.items()} == {
+        "commands-aa": 10
+    }
+
+
+def test_clips_become_speakers_of_a_corpus(repositories, tmp_path):
+    manifest = build(tmp_path / "corpus", repositories)
+    # 14 s are two utterances; two clips of 5 s are one each.
+    assert {n: r["utterances"] for n, r in manifest["speakers"].items()} == {
+        "librispeech-12": 2,
+        "librispeech-7": 2,
+        "commands-aa": 3,
+    }
+    for path in (tmp_path / "corpus" / "wav").rglob("*.wav"):
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels) == (16000, 1)
+        assert 4 <= info.duration <= 8
+    assert build(tmp_path / "corpus") == json.loads(
+        (tmp_path / "corpus" / "manifest.json").read_text("utf-8")
+    )
+
+
+def test_a_folder_that_is_no_clone_is_refused(repositories, tmp_path):
+    other = tmp_path / "empty"
+    other.mkdir()
+    with pytest.raises(
+        UserError, match="--librispeech .*empty: is no clone of"
+    ):
+        build(tmp_path / "corpus", {**repositories, "librispeech": other})
