@@ -7,6 +7,7 @@ what was expected, and the way out. Scripts run their main block inside
 
 import difflib
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -37,12 +38,27 @@ def nearest(name, known):
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+# What a disk says of itself, with or without the name of a file.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK = (*FULL, errno.EROFS, errno.EIO)
+# What torch says where it cannot write a file, without errno.
+TORCH_WRITES = ("inline_container", "Parent directory", "cannot be opened")
+TORCH_WORKERS = ("DataLoader worker (pid", "DataLoader timed out")
+AGAIN = (
+    "Make it a place to write to and run the same command again, what was "
+    "finished is kept."
+)
+PATIENCE = 1.0  # seconds in which a child may end by itself
+
+
 @contextmanager
 def one_sentence_errors():
-    """Turn a user's mistake, a full disk or Ctrl-C into one line and an exit.
+    """Turn a user's mistake, a disk's or Ctrl-C into one line and an exit.
 
-    Exit codes: 2 for :class:`UserError`, 28 (``ENOSPC``) for a full disk, 130
-    for an interrupt. Any other exception is a bug and keeps its traceback.
+    Exit codes: 2 for :class:`UserError`, 130 for an interrupt, the system's
+    error number for a file that cannot be read or written (28, ``ENOSPC``, for
+    a full disk), 1 for data-loader workers that died or hang. Any other
+    exception is a bug and keeps its traceback.
     SIGTERM, which schedulers send at the end of a job's time, counts as an
     interrupt, also where Ctrl-C is ignored (``nohup ... &`` in a script).
 
@@ -51,10 +67,6 @@ def one_sentence_errors():
     >>> with one_sentence_errors():
     ...     pass
     """
-    full = (
-        "error: the disk is full ({}); free some space and run the same "
-        "command again, what was finished is kept."
-    )
     previous = None
     if threading.current_thread() is threading.main_thread():
         previous = signal.signal(signal.SIGTERM, _interrupt(os.getpid()))
@@ -69,14 +81,21 @@ def one_sentence_errors():
             "run the same command again to go on.",
         )
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        named = isinstance(error.filename, (str, bytes, os.PathLike))
+        if not error.errno or not (named or error.errno in DISK):
             raise
-        _exit(errno.ENOSPC, full.format(error.filename or "while writing"))
+        _exit(error.errno, f"error: {_sentence_of_system(error)}")
     except RuntimeError as error:
+        said = str(error)
+        if any(part in said for part in TORCH_WORKERS):
+            _exit(1, f"error: {_sentence_of_workers(said)}")
         # torch.save gives no errno; it fails to write for no other reason.
-        if "inline_container" not in str(error) or "Reader" in str(error):
+        if "Reader" in said or not any(part in said for part in TORCH_WRITES):
             raise
-        _exit(errno.ENOSPC, full.format("while writing a checkpoint"))
+        if "inline_container" in said:
+            full = OSError(errno.ENOSPC, "", "while writing a checkpoint")
+            _exit(errno.ENOSPC, f"error: {_sentence_of_system(full)}")
+        _exit(errno.EACCES, f"error: {said.splitlines()[0]} {AGAIN}")
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
@@ -107,8 +126,56 @@ def _sentence(error):
     return message
 
 
+def _sentence_of_system(error):
+    """Return what stands in the way of a file, and the way out."""
+    name = error.filename
+    name = os.fsdecode(name) if name else "while writing"
+    if error.errno in FULL:
+        return (
+            f"the disk is full ({name}); free some space and run the same "
+            "command again, what was finished is kept."
+        )
+    if error.filename2 is not None:
+        name = f"{name} -> {os.fsdecode(error.filename2)}"
+    reason = (error.strerror or os.strerror(error.errno)).lower()
+    return (
+        f"{name}: {reason}; restore the file, or make the folder one that can "
+        "be read and written, and run the same command again, what was "
+        "finished is kept."
+    )
+
+
+def _sentence_of_workers(said):
+    """Return what became of the processes that read a training's audio."""
+    if "timed out" in said:
+        what = "gave nothing for the seconds of `loader_timeout`"
+    elif "killed by signal" in said:
+        signal_name = said.partition("killed by signal: ")[2].partition(".")[0]
+        what = f"was killed ({signal_name}), for want of memory perhaps"
+    else:
+        what = "ended without a word"
+    return (
+        f"a process that reads audio (num_workers) {what}; run the same "
+        "command again, it goes on from the last checkpoint, with fewer "
+        "processes (`--num_workers 0`) if it comes again."
+    )
+
+
+def _end_children():
+    """End processes that multiprocessing would wait for, stopped ones too."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(PATIENCE)
+        if child.is_alive():
+            # One that is stopped (SIGSTOP) takes no other signal.
+            child.kill()
+
+
 def _exit(code, message):
     """Print ``message`` as the last line on stderr and exit with ``code``."""
+    _end_children()
     sys.stdout.flush()
     print(f"\n{message}", file=sys.stderr, flush=True)
     raise SystemExit(code) from None

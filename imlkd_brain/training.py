@@ -15,7 +15,7 @@ from imlkd_brain.data.datasets import batches_per_epoch, check_batches
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
 from imlkd_brain.keys import SCHEMA
-from imlkd_brain.locks import locked
+from imlkd_brain.locks import sole_use
 from imlkd_brain.settings import as_mapping, load_hyperparameters
 from speechbrain.utils.distributed import get_rank, infer_device
 from speechbrain.utils.logger import get_logger
@@ -23,7 +23,6 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 DEBUG = "debug"
-LOCK = ".lock"
 SAVE = "save"
 # Keys that an object of the YAML reads. One without the other does nothing.
 READ_BY = {
@@ -106,21 +105,7 @@ def sole_training(output_folder):
     """
     with ExitStack() as stack:
         if _is_first_process():
-            os.makedirs(output_folder, exist_ok=True)
-            busy = (
-                f"{output_folder}: another training is at work there; wait "
-                "until it has ended, or give another output_folder."
-            )
-            try:
-                stack.enter_context(
-                    locked(os.path.join(output_folder, LOCK), busy)
-                )
-            except NotImplementedError:
-                # What filelock raises there; a lock is no reason not to train.
-                logger.warning(
-                    f"{output_folder}: its file system has no locks, so "
-                    "nothing keeps a second training out."
-                )
+            stack.enter_context(sole_use(output_folder, "training"))
         yield
 
 

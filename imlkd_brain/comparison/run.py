@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 
 from tqdm import tqdm
 
+from imlkd_brain import locks
 from imlkd_brain.comparison.plan import CACHE, is_done
 from imlkd_brain.errors import UserError
-from imlkd_brain.locks import locked
 
 # glibc gives every large buffer back to the system and asks for it again in
 # the next layer; keeping them saved a fifth of a training step on a CPU.
@@ -45,12 +45,7 @@ def sole_use(runs):
         places = {run.folder for run in runs}
         places |= {run.teacher_folder.parent for run in runs}
         for place in sorted(places):
-            place.mkdir(parents=True, exist_ok=True)
-            busy = (
-                f"{place}: another comparison uses this run; start again when "
-                "it has ended."
-            )
-            stack.enter_context(locked(place / ".lock", busy))
+            stack.enter_context(locks.sole_use(place, "comparison"))
         yield
 
 

@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.scorer import Scorer
 from imlkd_brain.verification.store import audio_state
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 PRIOR = 0.01  # of the minDCF
 
@@ -128,7 +132,7 @@ def score_run(run, methods, scoring):
             way_out="with `test_trials` or other folds in the YAML",
         )
         kept = folder / f"scores-{listed}.npz"
-        found = dict(np.load(kept)) if kept.is_file() else {}
+        found = _kept_scores(kept, len(located.pairs))
         for name, seconds in scoring.durations.items():
             key = f"{model.key} {crop_name(seconds, scoring.seed)} {audio}"
             if str(found.get(f"{name} key", "")) == key:
@@ -305,13 +309,52 @@ def _kept_bootstrap(folder, trials, scoring):
     for part in trials:
         digest.update(part.numpy().tobytes())
     kept = folder / "bootstrap" / f"{digest.hexdigest()[:24]}.npy"
-    if not kept.is_file():
+    eer = _kept_numbers(kept, samples)
+    if eer is None:
         speakers = 1 + max(int(side.max()) for side in trials[2:])
         counts = bootstrap_counts(
             speakers, samples, torch.Generator().manual_seed(seed)
         )
-        eer, _ = bootstrap_over_speakers(*trials, counts)
+        eer = bootstrap_over_speakers(*trials, counts)[0].numpy()
         kept.parent.mkdir(exist_ok=True)
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, eer.numpy())
-    return torch.from_numpy(np.load(kept))
+            np.save(stream, eer)
+    return torch.from_numpy(eer)
+
+
+def _kept_scores(path, n_trials):
+    """Read the scores beside a model; a damaged file is as good as none."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = dict(arrays)
+        for name, scores in found.items():
+            if not name.endswith(" key") and scores.shape != (n_trials,):
+                raise ValueError(f"{name} has {scores.shape} scores")
+    except Exception as error:
+        # A cut file raises one of many types, zipfile's and numpy's.
+        logger.warning(
+            f"{path}: these scores are damaged ({error}); computed anew."
+        )
+        return {}
+    return found
+
+
+def _kept_numbers(path, n_samples):
+    """Read resampled error rates; None if there are none, or no good ones."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        found = np.load(path, allow_pickle=False)
+        if found.shape[-1:] != (n_samples,):
+            raise ValueError(f"{found.shape} numbers")
+        if ((found < 0) | (found > 1)).any():
+            raise ValueError("numbers beyond 0 and 1")
+    except Exception as error:
+        logger.warning(
+            f"{path}: these resampled error rates are damaged ({error}); "
+            "computed anew."
+        )
+        return None
+    return found

@@ -9,14 +9,14 @@ Authors: IML-KD contributors
 
 import hashlib
 import numbers
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import in_place_of
+from imlkd_brain.files import free_bytes, in_place_of
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -81,25 +81,68 @@ class TeacherCache:
         digest.update(data.view(torch.uint8).numpy())
         name = digest.hexdigest()
         path = self.folder / name[:2] / f"{name}.pt"
-        if path.is_file():
-            try:
-                return tuple(torch.load(path, map_location=feats.device))
-            except (OSError, EOFError, RuntimeError, UnpicklingError):
-                # A damaged entry is as good as none: it is written anew.
-                pass
+        kept = _read_entry(path, name)
+        if kept is not None:
+            return tuple(tensor.to(feats.device) for tensor in kept)
         tensors = compute()
+        # A copy: a view would take all of its storage to the disk.
+        copies = [t.detach().cpu().clone() for t in tensors]
+        if not _all_finite(copies):
+            # Of a batch that training leaves out, or stops at.
+            return tensors
+        entry = {"name": name, "sum": _sum_of(copies), "tensors": copies}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A copy: a view would take all of its storage to the disk.
-            copies = [t.detach().cpu().clone() for t in tensors]
             with in_place_of(path) as temporary:
-                torch.save(copies, temporary)
+                torch.save(entry, temporary)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder}: the teacher's answers cannot be kept there "
                 f"({error}); make room or go without, --teacher_cache null."
             ) from error
         return tensors
+
+
+def _read_entry(path, name):
+    """Read an entry's tensors; None if there is none, or no good one.
+
+    A damaged entry, or another one under its name, is computed anew: what
+    has another content, NaN or infinity never reaches a loss.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        entry = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = entry["tensors"]
+        if (
+            entry["name"] == name
+            and entry["sum"] == _sum_of(tensors)
+            and _all_finite(tensors)
+        ):
+            return tensors
+    except Exception:  # noqa: S110 (torch raises many types for such a file)
+        pass
+    logger.warning(
+        f"{path}: this entry of the teacher's cache is damaged, or an earlier "
+        "version's; it is computed anew."
+    )
+    return None
+
+
+def _sum_of(tensors):
+    """A hash of types, shapes and numbers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        # A view of bytes needs a dimension.
+        data = tensor.contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy())
+    return digest.hexdigest()
+
+
+def _all_finite(tensors):
+    """Whether there is neither NaN nor infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 @dataclass
@@ -244,6 +287,13 @@ def check_cache_size(n_bytes, limit, folder):
             f"{folder}, more than teacher_cache_limit ({limit:g} GB); train "
             "without it (`--teacher_cache null`), train for fewer epochs, or "
             "raise the limit."
+        )
+    free = free_bytes(folder)
+    if n_bytes > free:
+        raise UserError(
+            f"teacher_cache: this training would keep about {size} in "
+            f"{folder}, and its disk has {free / 1e9:,.1f} GB; make room, or "
+            "train without it (`--teacher_cache null`)."
         )
     logger.info(f"teacher_cache: about {size} in {folder} for this training.")
 

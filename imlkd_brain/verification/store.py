@@ -13,6 +13,9 @@ import numpy as np
 from imlkd_brain.data.speakers import data_folders, utterance_key
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 STORE_INTERVAL = 30.0  # seconds of embedding between two writes to disk
 
@@ -37,32 +40,55 @@ class EmbeddingStore:
     crop : str
         Name of the crop, see :func:`imlkd_brain.data.crops.crop_name`.
 
-    Raises
-    ------
-    UserError
-        If a part is unreadable.
+    A part that is damaged, or another model's, is set aside, and its
+    utterances are embedded anew.
     """
 
     def __init__(self, folder, model_key, crop):
         self.folder = Path(folder) / model_key[:16] / crop
+        self.model_key = model_key
         self.rows = {}
         self.fresh = {}
         self.written = time.monotonic()
         for part in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(part, allow_pickle=False) as arrays:
-                    names = arrays["names"].tolist()
-                    entries = zip(
-                        arrays["embeddings"], arrays["seconds"], strict=True
-                    )
+                rows = self._read(part)
             except Exception as error:
                 # A cut file raises one of many types, zipfile's and numpy's.
-                raise UserError(
-                    f"{part}: this part of the embedding store is unreadable "
-                    f"({type(error).__name__}); delete it and run again, its "
-                    "utterances are then embedded anew."
-                ) from error
-            self.rows.update(zip(names, entries, strict=True))
+                if not os.path.lexists(part):
+                    # Set aside by another verification that shares the store.
+                    continue
+                aside = part.with_suffix(".damaged")
+                os.replace(part, aside)
+                logger.warning(
+                    f"{part}: this part of the embedding store is damaged "
+                    f"({error or type(error).__name__}); it is set aside as "
+                    f"{aside.name}, and its utterances are embedded anew."
+                )
+                continue
+            self.rows.update(rows)
+
+    def _read(self, part):
+        """Read a part's entries: (embedding, seconds) by name."""
+        with np.load(part, allow_pickle=False) as arrays:
+            names, embeddings = arrays["names"].tolist(), arrays["embeddings"]
+            seconds = arrays["seconds"]
+            # Parts of earlier versions do not say whose they are.
+            if str(arrays.get("model", self.model_key)) != self.model_key:
+                raise ValueError("it is another model's")
+        shape = (len(names),)
+        if embeddings.shape[:1] != shape or seconds.shape != shape:
+            raise ValueError("its arrays have different lengths")
+        known = next(iter(self.rows.values()), (embeddings[0],))[0].shape
+        if embeddings.ndim != 2 or embeddings.shape[1:] != known:
+            raise ValueError(
+                f"its embeddings have the shape {embeddings.shape[1:]}"
+            )
+        if embeddings.dtype != np.float32:
+            raise ValueError(f"its embeddings are {embeddings.dtype}")
+        if not (np.isfinite(embeddings).all() and (seconds > 0).all()):
+            raise ValueError("it holds NaN, infinity or no speech")
+        return zip(names, zip(embeddings, seconds, strict=False), strict=True)
 
     def add(self, name, embedding, seconds):
         """Add an embedding (D,) of ``seconds`` of speech; write at times."""
@@ -83,6 +109,7 @@ class EmbeddingStore:
             ):
                 np.savez(
                     stream,
+                    model=np.array(self.model_key),
                     names=np.array(names),
                     embeddings=np.stack([e for e, _ in self.fresh.values()]),
                     seconds=np.array(

@@ -64,7 +64,34 @@ def test_a_full_disk_is_named(capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("a bug"), OSError(errno.EIO, "io"), KeyError("k")]
+    "number",
+    [
+        errno.EROFS,
+        errno.EACCES,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENOENT,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    ],
+)
+def test_what_a_disk_says_is_one_sentence(capsys, number):
+    error = OSError(number, os.strerror(number), "results/table.txt")
+    code, said = outcome(capsys, error)
+    assert code == number and "\n" not in said
+    assert said.startswith("error: results/table.txt: ") and "again" in said
+
+
+def test_a_folder_that_is_not_there_for_torch(capsys, tmp_path):
+    with pytest.raises(RuntimeError) as raised:
+        torch.save([], tmp_path / "not" / "there.pt")
+    code, said = outcome(capsys, raised.value)
+    assert code == errno.EACCES and "not" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), OSError("no number"), KeyError("k")]
 )
 def test_bugs_keep_their_traceback(error):
     with pytest.raises(type(error)) as raised:

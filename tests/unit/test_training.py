@@ -57,13 +57,13 @@ def test_two_trainings_never_share_a_folder(tmp_path, monkeypatch):
         pass
 
 
-def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, capsys):
     @contextlib.contextmanager
     def unknown(path, busy):
         # As filelock does on such a file system
         raise NotImplementedError
         yield
 
-    monkeypatch.setattr("imlkd_brain.training.locked", unknown)
+    monkeypatch.setattr("imlkd_brain.locks.locked", unknown)
     with sole_training(tmp_path):
-        assert "no locks" in caplog.text
+        assert "no locks" in capsys.readouterr().err

@@ -58,6 +58,7 @@ from imlkd_brain.comparison.scores import Scoring, collect_runs
 from imlkd_brain.comparison.tables import dev_table
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
+from imlkd_brain.locks import hold
 from imlkd_brain.settings import load_hyperparameters
 from speechbrain.utils.distributed import infer_device
 
@@ -75,6 +76,7 @@ def main(argv):
         bootstrap_samples=hparams["bootstrap_samples"],
         device=device,
     )
+    hold(hparams["report_folder"], "comparison", "report_folder")
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,

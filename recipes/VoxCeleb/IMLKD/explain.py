@@ -58,6 +58,7 @@ from imlkd_brain.explanation.tasks import (
     training_utterances,
     trials_task,
 )
+from imlkd_brain.locks import hold
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
 from speechbrain.utils.distributed import infer_device
@@ -170,6 +171,7 @@ def main(argv):
     models = load_models(hparams["models"], device)
     check_methods(plan.maps.methods, models.values())
 
+    hold(hparams["output_folder"], "explanation")
     # Create experiment directory
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],

@@ -32,6 +32,7 @@ import speechbrain as sb
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.files import write_whole
+from imlkd_brain.locks import hold
 from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
@@ -95,6 +96,7 @@ def main(argv):
         lists, models, cohort, calibration, hparams["allow_training_speakers"]
     )
 
+    hold(hparams["output_folder"], "verification")
     # Create experiment directory
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.corruption import CORRUPTIONS, nothing_ran, replaced_by
 
 from imlkd_brain.distillation.teacher_cache import TeacherCache
 from imlkd_brain.errors import UserError
@@ -61,19 +62,39 @@ def test_half_an_entry_is_no_entry(tmp_path, monkeypatch):
     assert torch.equal(TeacherCache(tmp_path)("a", feats, compute)[0], feats)
 
 
-@pytest.mark.parametrize("content", [b"", b"noise", None])
-def test_a_damaged_entry_is_computed_anew(tmp_path, content):
-    feats = torch.ones(1, 2)
+@pytest.mark.parametrize("corruption", [*CORRUPTIONS, "another's", "a list"])
+def test_a_damaged_entry_is_computed_anew(tmp_path, corruption):
+    """Nothing of another shape or content comes out, also a flipped bit."""
+    feats = torch.ones(1, 2000)
     compute = counted((feats,))
     cache = TeacherCache(tmp_path)
     cache("a", feats, compute)
-    (entry,) = (p for p in tmp_path.rglob("*") if p.is_file())
-    if content is None:
-        content = entry.read_bytes()[:200]
-    entry.write_bytes(content)
+    (entry,) = tmp_path.rglob("*.pt")
+    if corruption == "another's":
+        cache("b", feats, lambda: (torch.ones(3, 1),))
+        (other,) = (p for p in tmp_path.rglob("*.pt") if p != entry)
+        replaced_by(entry, other)
+    elif corruption == "a list":
+        # As an earlier version wrote it
+        torch.save([torch.ones(3, 1)], entry)
+    else:
+        CORRUPTIONS[corruption](entry)
+    if corruption == "a_folder":
+        with pytest.raises(UserError, match="cannot be kept.*directory"):
+            cache("a", feats, compute)
+        return
     for _ in range(2):
         assert torch.equal(cache("a", feats, compute)[0], feats)
-    assert compute.calls == 2
+    assert compute.calls == 2 and nothing_ran(tmp_path)
+
+
+def test_nan_is_neither_kept_nor_given_back(tmp_path):
+    feats = torch.ones(1, 2)
+    bad = counted((torch.full((2,), torch.nan),))
+    cache = TeacherCache(tmp_path)
+    for _ in range(2):
+        assert cache("a", feats, bad)[0].isnan().all()
+    assert bad.calls == 2 and not list(tmp_path.rglob("*.pt"))
 
 
 def test_a_view_does_not_drag_its_storage_along(tmp_path):

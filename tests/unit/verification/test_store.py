@@ -1,15 +1,16 @@
 """Unit tests of ``imlkd_brain.verification.store``."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import soundfile
 import torch
+from helpers.corruption import CORRUPTIONS, nothing_ran, replaced_by
 from helpers.verification import RATE, Model
 
 from imlkd_brain.data.trial_audio import locate_trials
 from imlkd_brain.data.trials import read_trials
-from imlkd_brain.errors import UserError
 from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.store import EmbeddingStore, audio_state
 
@@ -34,12 +35,37 @@ def test_audio_that_was_edited_in_secret_is_embedded_anew(corpus):
     assert audio_state(located) != before
 
 
-def test_a_broken_store_is_named(corpus):
-    """A part that was cut short says which file to delete."""
+@pytest.mark.parametrize("corruption", [*CORRUPTIONS, "another model's"])
+def test_a_damaged_part_is_set_aside(corpus, caplog, corruption):
+    """Its utterances are embedded anew, and the numbers are those of before."""
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
     embed = Embedder(corpus / "store")
-    embed(Model(), paths)
+    wanted = embed(Model(), paths)[0]
     (part,) = embed.store(Model()).folder.glob("*.npz")
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{part}.*delete it"):
-        EmbeddingStore(corpus / "store", Model.key, "full")
+    if corruption == "another model's":
+        other = EmbeddingStore(corpus / "store", "f" * 64, "full")
+        name = next(iter(embed.store(Model()).rows))
+        other.add(name, wanted[0].numpy() + 1, 1.0)
+        other.write()
+        replaced_by(part, next(other.folder.glob("*.npz")))
+    else:
+        CORRUPTIONS[corruption](part)
+    for _ in range(2):
+        found = Embedder(corpus / "store")(Model(), paths)[0]
+        assert torch.equal(found, wanted) and nothing_ran(corpus)
+    if corruption != "gone":
+        assert f"{part}: this part of the embedding store is" in caplog.text
+
+
+def test_two_verifications_share_a_store(corpus):
+    """Each finds what the other has written by then, and neither a half."""
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    first = Embedder(corpus / "store")
+    second = Embedder(corpus / "store")
+    wanted = Embedder(corpus / "other")(Model(), paths)[0]
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first, Model(), paths)
+        other = pool.submit(second, Model(), paths)
+        assert torch.equal(one.result()[0], wanted)
+        assert torch.equal(other.result()[0], wanted)
+    assert torch.equal(Embedder(corpus / "store")(Model(), paths)[0], wanted)
