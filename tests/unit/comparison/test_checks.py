@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from synthetic import HPARAMS
 
 from imlkd_brain.comparison.checks import (
     check_baselines,
+    check_options,
     check_trained,
     check_unseen,
 )
+from imlkd_brain.comparison.plan import Training
 from imlkd_brain.errors import UserError
 
 
@@ -101,3 +104,14 @@ def test_a_baseline_without_a_model_is_named_before_hours_of_training():
     check_baselines(["a", "teacher"], ["teacher", "a", "b"])
     with pytest.raises(UserError, match="baselines: 'c' is no.*teacher, a"):
         check_baselines(["a", "c"], ["teacher", "a"])
+
+
+def test_overrides_are_checked_before_the_first_training():
+    command = ["python", "train_kd.py", str(HPARAMS / "iml_kd.yaml")]
+    good = Training("good", Path("a"), [*command, "--eta", "2.0"])
+    check_options([good])
+    bad = Training(
+        "mine", Path("b"), [*command, "--eta", "-1"], overrides={"eta": -1}
+    )
+    with pytest.raises(UserError, match="^mine: eta is -1"):
+        check_options([good, good, bad])

@@ -1,0 +1,35 @@
+"""A wrong option ends each script, as a process, with one sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/VoxCeleb/IMLKD"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train_kd.py hparams/iml_kd.yaml --lr .nan", "lr is nan, but must"),
+        ("verify.py hparams/minivox/eval.yaml --readers 0", "readers is 0"),
+        ("explain.py hparams/minivox/explain.yaml --units x", "units is 'x'"),
+        ("compare.py hparams/minivox/compare.yaml --jobs -1", "jobs is -1"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(command, words, tmp_path):
+    output = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--output_folder", str(output)],
+        cwd=RECIPE,
+        env={**os.environ, "PYTHONPATH": str(RECIPE)},
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f"error: {words}"), (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr and not output.exists()
