@@ -5,6 +5,7 @@ Authors: IML-KD contributors
 
 import math
 import random
+from dataclasses import replace
 
 import torch
 import yaml
@@ -13,10 +14,12 @@ from torch.utils.data import DistributedSampler
 import speechbrain as sb
 from imlkd_brain import distributed
 from imlkd_brain.bookkeeping import EpochMeans, log_epoch
+from imlkd_brain.distillation.attention import PoolingAttention
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
 from imlkd_brain.distillation.gradient_shares import gradient_shares
 from imlkd_brain.distillation.guidance import View
-from imlkd_brain.distillation.objective import BRANCHES, Outputs
+from imlkd_brain.distillation.methods import BRANCHES
+from imlkd_brain.distillation.objective import Outputs
 from imlkd_brain.errors import UserError
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
 from imlkd_brain.precision import full_float32
@@ -39,6 +42,7 @@ class IMLKDBrain(sb.Brain):
         segment x_d    -> teacher IG       -> I(x_d)
         I(x_d)         -> student, teacher -> terms on the integrated branch
         I(x_d), x      -> student, teacher -> terms on the cross branch
+        x_d, x         -> student, teacher -> terms on the segment branch
 
     With no ``objective`` among the hparams, or one whose method has no terms,
     only the first two lines happen. The teacher is in ``hparams.guidance``: it is
@@ -47,6 +51,8 @@ class IMLKDBrain(sb.Brain):
 
     # Of the epoch that a checkpoint was written in, until that epoch goes on.
     recovered = None
+    # Of the student, where a term reads it.
+    attention = None
 
     def compute_forward(self, batch, stage):
         """Features to embeddings and cosines, for each branch in use."""
@@ -63,24 +69,39 @@ class IMLKDBrain(sb.Brain):
         view = View(wavs, feats, self._target(batch), batch)
         student = self._student(feats)
         teacher = (None, None)
-        if self.needs("raw") or self.needs("cross"):
+        if any(map(self.needs, ("raw", "cross", "segment"))):
             teacher = self.guidance.of_chunk(view)
         predictions = {"raw": Outputs(*student, *teacher)}
-        if self.needs("integrated") or self.needs("cross"):
-            inputs = self.guidance.of_segments(
-                view, self._seeds(), with_gap=self._measuring()
-            )
-            if inputs.gap is not None:
-                self.means.add("completeness_gap", inputs.gap.abs().mean())
-            with batchnorm_policy(
-                self.modules.embedding_model, self.hparams.batchnorm
-            ):
-                student = self._student(inputs.student)
-            predictions["cross"] = Outputs(*student, *teacher)
-            if self.needs("integrated"):
-                taught = self.guidance.of_integrated(inputs)
-                predictions["integrated"] = Outputs(*student, *taught)
+        if self.distils and self.hparams.objective.cuts_segments:
+            self._add_segments(predictions, view, teacher)
         return predictions
+
+    def _add_segments(self, predictions, view, teacher):
+        """Outputs of the branches on segments, by their names."""
+        objective = self.hparams.objective
+        inputs = self.guidance.of_segments(
+            view,
+            self._seeds(),
+            with_gap=self._measuring(),
+            integrated=objective.integrates,
+            weights=objective.needs_attention,
+        )
+        if inputs.gap is not None:
+            self.means.add("completeness_gap", inputs.gap.abs().mean())
+        if objective.integrates:
+            cross = self._on_segments(
+                inputs.student, teacher, weights=inputs.weights
+            )
+            predictions["cross"] = cross
+            if self.needs("integrated"):
+                cosines, embeddings = self.guidance.of_integrated(inputs)
+                predictions["integrated"] = replace(
+                    cross, teacher=cosines, teacher_embeddings=embeddings
+                )
+        if self.needs("segment"):
+            predictions["segment"] = self._on_segments(
+                inputs.plain, teacher, weights=inputs.weights
+            )
 
     def compute_objectives(self, predictions, batch, stage):
         """AAM-softmax on x, plus eta times the weighted distillation terms."""
@@ -103,7 +124,11 @@ class IMLKDBrain(sb.Brain):
             outputs = predictions[branch].scaled(self.hparams.scale)
             terms.update(
                 objective.branch_terms(
-                    branch, outputs, target, self._projection()
+                    branch,
+                    outputs,
+                    target,
+                    self._projection(),
+                    step=self.optimizer_step,
                 )
             )
         distillation, weighted = objective.weighted(terms, self.optimizer_step)
@@ -133,6 +158,15 @@ class IMLKDBrain(sb.Brain):
         with full_float32(), torch.autocast(self.device_type, enabled=False):
             cosines = self.modules.classifier(embeddings)
         return cosines.squeeze(1), embeddings.squeeze(1)
+
+    def _on_segments(self, feats, teacher, weights):
+        """The student's outputs on segments, beside the teacher's."""
+        with batchnorm_policy(
+            self.modules.embedding_model, self.hparams.batchnorm
+        ):
+            student = self._student(feats)
+        scores = None if self.attention is None else self.attention.take()
+        return Outputs(*student, *teacher, scores, weights)
 
     def _seeds(self):
         """Seeds of what all processes draw alike, and of what this one does."""
@@ -241,6 +275,9 @@ class IMLKDBrain(sb.Brain):
 
     def on_fit_start(self):
         """Starts, or goes on, at the schedule's rate for the next update."""
+        if self.distils and self.hparams.objective.needs_attention:
+            # Before SpeechBrain compiles the student or wraps it for DDP
+            self.attention = PoolingAttention(self.modules.embedding_model)
         super().on_fit_start()
         # SpeechBrain's schedule acts after an update for the first time.
         schedule = self.hparams.lr_annealing

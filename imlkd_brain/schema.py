@@ -171,6 +171,8 @@ class Option:
         size = ""
         if self.low is not None and self.low == self.high:
             size = f" of {self.low:g} entries"
+        elif self.low and self.high is not None and self.high <= FAR:
+            size = f" of {self.low:g} to {self.high:g} entries"
         elif self.low:
             size = f" of at least {self.low:g} entr{'y' if self.low == 1 else 'ies'}"
         each = f", each {self.item.expected}" if self.item else ""

@@ -3,7 +3,7 @@
 Features ``x`` are (batch, time, mel): log-mel, sentence-mean-normalised. A
 network is any callable ``logits`` from (N, time, mel) to (N, classes) that
 treats its rows independently (BatchNorm in eval mode); for a verification
-score, give one column per enrolment embedding.
+score, give one column per enrolment embedding (:func:`enrolment_score`).
 
 Everything here runs in float32 or better, also under the caller's autocast,
 and returns constants: no gradient flows through an attribution.
@@ -25,7 +25,7 @@ from imlkd_brain.errors import UserError, expected_sentence, nearest
 from imlkd_brain.precision import full_float32
 
 RULES = ("right", "midpoint", "gauss_legendre", "stochastic")
-TARGETS = ("true_class", "predicted", "log_posterior")
+TARGETS = ("true_class", "predicted", "log_posterior", "own_embedding")
 
 # Scale of AAM-softmax: turns cosines into the logits whose posterior is meant.
 COSINE_SCALE = 30.0
@@ -202,7 +202,9 @@ def attribution_target(
 
     ``true_class`` is the true speaker's cosine, ``predicted`` the cosine of
     the class the network finds (one more forward pass), ``log_posterior`` the
-    true speaker's ``log softmax(scale * cosine)``.
+    true speaker's ``log softmax(scale * cosine)``. ``own_embedding`` needs no
+    classes: the caller gives :func:`enrolment_score` of the utterances' own
+    embeddings, and their numbers as targets.
 
     Arguments
     ---------
@@ -213,7 +215,7 @@ def attribution_target(
     target : torch.Tensor
         True classes, shape (B,), int64.
     kind : str
-        ``true_class``, ``predicted`` or ``log_posterior``.
+        ``true_class``, ``predicted``, ``log_posterior`` or ``own_embedding``.
     scale : float
         Scale of the cosines inside the posterior.
 
@@ -251,6 +253,38 @@ def attribution_target(
         return torch.log_softmax(scale * logits(points), dim=1)
 
     return log_posteriors, target
+
+
+def enrolment_score(embed, enrolments):
+    """A score that needs no classes: the cosine against each enrolment.
+
+    Arguments
+    ---------
+    embed : callable
+        ``(N, T, F) -> (N, D)``, the embeddings of features.
+    enrolments : torch.Tensor
+        Shape (E, D), one enrolment embedding a row. No gradient reaches it.
+
+    Returns
+    -------
+    score : callable
+        ``(N, T, F) -> (N, E)``; the target of an utterance is the row of its
+        enrolment.
+
+    Example
+    -------
+    >>> score = enrolment_score(lambda x: x.mean(1), torch.eye(4)[:2])
+    >>> score(torch.ones(3, 5, 4)).shape
+    torch.Size([3, 2])
+    """
+    directions = torch.nn.functional.normalize(enrolments.detach(), dim=-1)
+
+    def score(feats):
+        """Cosines (N, E) of features (N, T, F)."""
+        embeddings = torch.nn.functional.normalize(embed(feats), dim=-1)
+        return embeddings @ directions.T
+
+    return score
 
 
 def _path_nodes(rule, n_steps, feats, generator):

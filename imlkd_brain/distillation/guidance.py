@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.distillation.front_end import carried_weights
 from imlkd_brain.distillation.integrated_inputs import gated
 from imlkd_brain.precision import full_float32
@@ -20,15 +21,18 @@ class View:
     feats: torch.Tensor  # the student's features of them, (B, T, F)
     target: torch.Tensor  # true classes, (B,), int64
     batch: object = None  # of the data set, where more comes with the chunks
+    answer: tuple = None  # the teacher's on the chunks, once it was asked
 
 
 @dataclass
 class Integrated:
-    """``I(x_d)`` of a batch in the features of each, and the gap (B,)."""
+    """Segments of a batch: plain, as ``I(x_d)``, and their time weights."""
 
-    student: torch.Tensor  # (B, T, F)
-    teacher: torch.Tensor  # the same where they share their features
-    gap: torch.Tensor = None  # of completeness, where it was asked for
+    student: torch.Tensor = None  # I(x_d) in the student's features, (B, T, F)
+    teacher: torch.Tensor = None  # in the teacher's; the same where shared
+    gap: torch.Tensor = None  # (B,), of completeness, where it was asked for
+    weights: torch.Tensor = None  # w of the student's frames, (B, T), if asked
+    plain: torch.Tensor = None  # x_d itself in the student's features
     segment: torch.Tensor = None  # the teacher's features of x_d, if its own
     teacher_weights: torch.Tensor = None  # w of the teacher's frames, (B, T)
 
@@ -61,9 +65,11 @@ class Guidance:
 
     def of_chunk(self, view):
         """Cosines (B, C) and embeddings (B, D) of the teacher on the chunks."""
-        front_end = self.teacher.front_end
-        feats = view.feats if front_end is None else front_end(view.wavs)
-        return self.answer(feats)
+        if view.answer is None:
+            front_end = self.teacher.front_end
+            feats = view.feats if front_end is None else front_end(view.wavs)
+            view.answer = self.answer(feats)
+        return view.answer
 
     def answer(self, feats):
         """Cosines and embeddings of the frozen teacher, in float32."""
@@ -81,14 +87,41 @@ class Guidance:
         """Cosines and embeddings of the teacher on its ``I(x_d)``."""
         return self.answer(inputs.teacher)
 
-    def of_segments(self, view, seeds, with_gap=False):
-        """``I(x_d)`` of one segment of each chunk, constants.
+    def of_segments(
+        self, view, seeds, with_gap=False, integrated=True, weights=False
+    ):
+        """One segment of each chunk, and what is asked of it, constants.
 
-        Of the two seeds, all processes share the first, which the duration is
-        drawn with.
+        Arguments
+        ---------
+        view : View
+            The chunks.
+        seeds : tuple of int
+            All processes share the first, which the duration is drawn with.
+        with_gap : bool
+            Whether to measure the completeness gap of an attribution.
+        integrated : bool
+            Whether ``I(x_d)`` is made.
+        weights : bool
+            Whether the time weights of the attribution are given, whatever
+            the mode of ``I(x_d)`` is.
+
+        Returns
+        -------
+        Integrated
+            ``plain`` always; what was not asked for is None.
         """
+        segment, generator = self._segments(view, seeds)
+        if not integrated and not weights:
+            return Integrated(plain=segment.features)
+
+        def compute():
+            """Attribute the segments, and shape them."""
+            asked = {"integrated": integrated, "weights": weights}
+            return self._weigh(view, segment, generator, with_gap, **asked)
+
         if self.cache is None or with_gap:
-            return self._integrate(view, seeds, with_gap)
+            return compute()
         # Reading targets waits for the GPU: for the cache only.
         options = {
             name: value.tolist() if isinstance(value, torch.Tensor) else value
@@ -97,21 +130,21 @@ class Guidance:
         description = f"{options} {seeds[1]} {view.target.tolist()}"
         front_end = self.teacher.front_end
         seen = view.feats if front_end is None else view.wavs
+        names = ["student"] * integrated
+        if integrated and front_end is not None:
+            names.append("teacher")
+        if weights:
+            names.append("weights")
+            description += f" {names}"
 
-        def compute():
-            """Make the inputs, each once where they are shared."""
-            inputs = self._integrate(view, seeds, False)
-            if front_end is None:
-                return (inputs.student,)
-            return inputs.student, inputs.teacher
+        def tensors():
+            """Each of them once where they are shared."""
+            made = compute()
+            return tuple(getattr(made, name) for name in names)
 
-        kept = self._once(description, seen, compute)
-        return Integrated(kept[0], kept[-1])
-
-    def _integrate(self, view, seeds, with_gap):
-        """Segments, their attribution, and I of them."""
-        segment, generator = self._segments(view, seeds)
-        return self._weigh(view, segment, generator, with_gap)
+        kept = dict(zip(names, self._once(description, seen, tensors)))
+        kept.setdefault("teacher", kept.get("student"))
+        return Integrated(**kept, plain=segment.features)
 
     def _segments(self, view, seeds):
         """A random segment of each chunk, and where numbers come from then."""
@@ -123,50 +156,65 @@ class Guidance:
         )
         return segment, generator
 
-    def _weigh(self, view, segment, generator, with_gap):
-        """I of segments."""
+    def _weigh(self, view, segment, generator, with_gap, integrated, weights):
+        """I of segments and time weights, as far as they are asked for."""
         if self.teacher.front_end is not None:
-            return self._carry(view, segment, generator, with_gap)
-        inputs, gap = self.integrated(
-            self.teacher.cosines,
-            segment.features,
-            view.target,
-            generator=generator,
-            with_gap=with_gap,
-        )
-        return Integrated(inputs, inputs, gap)
+            return self._carry(
+                view, segment, generator, with_gap, integrated, weights
+            )
+        logits, target = self._attributed(view)
+        given = (logits, segment.features, target, generator, with_gap)
+        made = Integrated(plain=segment.features)
+        if not integrated:
+            made.weights, made.gap = self.integrated.time_weights(*given)
+        elif not weights:
+            made.student, made.gap = self.integrated(*given)
+        else:
+            made.student, made.weights, made.gap = self.integrated.weighed(
+                *given
+            )
+        made.teacher = made.student
+        return made
 
-    def _carry(self, view, segment, generator, with_gap):
+    def _attributed(self, view):
+        """The score that is attributed, and the column of each item."""
+        if self.integrated.target != "own_embedding":
+            return self.teacher.cosines, view.target
+        _, embeddings = self.of_chunk(view)
+        columns = torch.arange(len(embeddings), device=embeddings.device)
+        return enrolment_score(self.teacher.embed_features, embeddings), columns
+
+    def _carry(self, view, segment, generator, with_gap, integrated, weights):
         """I in the features of each, by weights of the teacher's frames."""
         front_end = self.teacher.front_end
-        feats = segment.features
+        plain = feats = segment.features
         if front_end is not None:
             feats = front_end(self._waveforms(view.wavs, segment))
-        if self.integrated.mode == "identity":
-            return Integrated(segment.features, feats, segment=feats)
-        weights, gap = self.integrated.time_weights(
-            self.teacher.cosines,
-            feats,
-            view.target,
-            generator=generator,
-            with_gap=with_gap,
+        made = Integrated(plain=plain, segment=feats)
+        plain_mode = self.integrated.mode == "identity"
+        if plain_mode and integrated:
+            made.student, made.teacher = plain, feats
+        if plain_mode and not weights:
+            return made
+        logits, target = self._attributed(view)
+        own, made.gap = self.integrated.time_weights(
+            logits, feats, target, generator, with_gap
         )
-        carried = weights
+        carried = made.teacher_weights = own
         if front_end is not None:
             carried = carried_weights(
-                weights,
-                segment.features.shape[1],
+                own,
+                plain.shape[1],
                 front_end.frame_rate,
                 self.integrated.frame_rate,
             )
-        gate = self.integrated.gate
-        return Integrated(
-            gated(segment.features.float(), carried.unsqueeze(2), gate),
-            gated(feats.float(), weights.unsqueeze(2), gate),
-            gap,
-            feats,
-            weights,
-        )
+        if weights:
+            made.weights = carried
+        if integrated and not plain_mode:
+            gate = self.integrated.gate
+            made.student = gated(plain.float(), carried.unsqueeze(2), gate)
+            made.teacher = gated(feats.float(), own.unsqueeze(2), gate)
+        return made
 
     def _waveforms(self, wavs, segment):
         """The samples (B, samples) that the frames of segments cover."""

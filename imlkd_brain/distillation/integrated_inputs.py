@@ -334,6 +334,25 @@ class IntegratedInputs:
         """
         if self.mode == "identity":
             return integrated_inputs(feats, None, "identity"), None
+        inputs, _, gap = self.weighed(
+            logits, feats, target, generator, with_gap
+        )
+        return inputs, gap
+
+    def weighed(self, logits, feats, target, generator=None, with_gap=True):
+        """Integrated inputs, and the time weights of the same attribution.
+
+        Arguments are those of a call.
+
+        Returns
+        -------
+        inputs : torch.Tensor
+            As a call returns them.
+        weights : torch.Tensor
+            As :meth:`time_weights` returns them, whatever the mode is.
+        gap : torch.Tensor or None
+            Of the attribution, shape (B,); None if not ``with_gap``.
+        """
         baseline = self._baseline(feats, generator)
         attribution, gap = self._attribute(
             logits, feats, target, baseline, generator, with_gap
@@ -347,7 +366,7 @@ class IntegratedInputs:
             max_weight=self.max_weight,
             keep=self.keep,
         )
-        return inputs, gap
+        return inputs, self._time_weights(attribution), gap
 
     def time_weights(
         self, logits, feats, target, generator=None, with_gap=True
@@ -371,8 +390,12 @@ class IntegratedInputs:
             generator,
             with_gap,
         )
+        return self._time_weights(attribution), gap
+
+    def _time_weights(self, attribution):
+        """``w`` of whole frames (B, T), by an attribution (B, T, F)."""
         saliency = _saliency(float32_or_better(attribution.detach()), True)
-        return _weights(saliency, self.max_weight).squeeze(2), gap
+        return _weights(saliency, self.max_weight).squeeze(2)
 
     def _attribute(self, logits, feats, target, baseline, generator, with_gap):
         """The attribution of this batch, and its gap."""

@@ -5,6 +5,7 @@ Those of integrated inputs and BatchNorm are declared in their modules.
 Authors: IML-KD contributors
 """
 
+from imlkd_brain.distillation.schedules import SCHEDULES
 from imlkd_brain.schema import (
     Option,
     built,
@@ -15,7 +16,6 @@ from imlkd_brain.schema import (
     whole,
 )
 
-ETA_SCHEDULES = ("constant", "linear", "cosine")
 PROJECTIONS = ("differing", "always")
 TEACHER_CLASSES = ("classifier", "prototypes")
 _WEIGHT = {"low": 0, "high": 1e9}
@@ -62,18 +62,33 @@ OBJECTIVE = {
     "correlation_gamma": number(
         "Weight of correlations between utterances in dist.", **_WEIGHT
     ),
+    "triage_cutoff": list_of(
+        number("A share.", low=0, high=1),
+        "Share of the teacher's posterior among other speakers that the "
+        "confusion set of triage has; two change linearly over the training.",
+        low=1,
+        high=2,
+        example="[0.99, 0.5]",
+        single=True,
+    ),
+    "triage_alpha": number(
+        "Weight of target, confusion set and background in triage.", **_WEIGHT
+    ),
+    "triage_beta": number(
+        "Weight of the posterior in the confusion set of triage.", **_WEIGHT
+    ),
     "eta": number(
         "Weight of the distillation loss against the speaker loss.", **_WEIGHT
     ),
     "eta_warmup_steps": number(
         "Updates over which eta grows from near zero.", low=0, high=10**12
     ),
-    "eta_schedule": choice("How eta goes on after that.", ETA_SCHEDULES),
+    "eta_schedule": choice("How eta goes on after that.", SCHEDULES),
     "eta_total_steps": number(
         "Updates after which a falling eta is zero.",
         above=0,
         high=10**12,
-        null="for a constant eta",
+        null="those of the whole training",
     ),
     "embedding_projection": choice(
         "Where the embedding term projects the student's embeddings.",

@@ -1,4 +1,6 @@
-"""The distillation losses: one function and one row of ``TERMS`` each.
+"""The distillation losses: one function each.
+
+:mod:`imlkd_brain.distillation.terms` has a row for each.
 
 Shapes: logits (B, C), already scaled (30 times the cosine, without margin),
 embeddings (B, D). ``p = softmax(z / tau)`` and ``P`` the matrix of its rows;
@@ -18,8 +20,6 @@ Authors: IML-KD contributors
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from imlkd_brain.errors import UserError
 
 
-def _in_float64(loss):
+def in_float64(loss):
     """Run a loss of logits in float64, autocast off, the teacher detached."""
 
     @functools.wraps(loss)
@@ -49,7 +49,7 @@ def _in_float64(loss):
     return wrapper
 
 
-@_in_float64
+@in_float64
 def instance_loss(student_logits, teacher_logits, temperature):
     """Posteriors of each utterance: ``tau^2 * mean_i KL(p_t,i || p_s,i)``.
 
@@ -132,7 +132,7 @@ def embedding_loss(student, teacher, projection=None):
         return difference.square().sum(1).mean()
 
 
-@_in_float64
+@in_float64
 def class_loss(student_logits, teacher_logits, temperature):
     """Relations between classes: ``|P_t' P_t - P_s' P_s|_F^2 / C``.
 
@@ -174,7 +174,7 @@ def class_loss(student_logits, teacher_logits, temperature):
     return 2 * (squared + (cross * cross.T).sum()) / mean.shape[1]
 
 
-@_in_float64
+@in_float64
 def batch_loss(student_logits, teacher_logits, temperature):
     """Relations between utterances: ``|P_t P_t' - P_s P_s'|_F^2 / B``.
 
@@ -245,7 +245,7 @@ def multi_level_kd_loss(
     )
 
 
-@_in_float64
+@in_float64
 def decoupled_kd_loss(
     student_logits, teacher_logits, target, alpha, beta, temperature=1
 ):
@@ -286,18 +286,18 @@ def decoupled_kd_loss(
     >>> decoupled_kd_loss(logits, logits, torch.tensor([0]), alpha=1, beta=8)
     tensor(0.)
     """
-    binary_student, others_student = _decouple(
+    binary_student, others_student = binary_posteriors(
         student_logits / temperature, target
     )
-    binary_teacher, others_teacher = _decouple(
+    binary_teacher, others_teacher = binary_posteriors(
         teacher_logits / temperature, target
     )
-    binary = _kl(binary_teacher, binary_student)
-    others = _kl(others_teacher, others_student)
+    binary = kl_of_rows(binary_teacher, binary_student)
+    others = kl_of_rows(others_teacher, others_student)
     return temperature**2 * (alpha * binary + beta * others).mean()
 
 
-@_in_float64
+@in_float64
 def dist_loss(student_logits, teacher_logits, temperature, beta, gamma):
     """DIST: Pearson correlation within utterances and within classes.
 
@@ -341,51 +341,6 @@ def dist_loss(student_logits, teacher_logits, temperature, beta, gamma):
     return beta * within_utterances.mean() + gamma * within_classes.mean()
 
 
-@dataclass(frozen=True)
-class Term:
-    """A loss that a method in the YAML can name.
-
-    Arguments
-    ---------
-    function : callable
-        The loss. It returns a scalar.
-    relational : bool
-        Whether it relates the utterances of a batch to each other, so that a
-        batch of one utterance means nothing to it.
-    needs : tuple of str
-        What the function is called with, in the order of its arguments:
-
-        - ``logits``: the student's and the teacher's, two of shape (B, C)
-        - ``embeddings``: the student's and the teacher's, (B, D_s), (B, D_t)
-        - ``target``: true classes, shape (B,)
-        - ``projection``: from (B, D_s) to (B, D_t), or None
-        - ``temperature``: one ``tau``; the loss is summed over the YAML's list
-        - ``temperatures``: the YAML's list for multi-level KD
-        - any other name ``x``: the option ``<term>_x`` of the YAML
-    """
-
-    function: Callable
-    relational: bool
-    needs: tuple
-
-
-TERMS = {
-    "instance": Term(instance_loss, False, ("logits", "temperature")),
-    "embedding": Term(embedding_loss, False, ("embeddings", "projection")),
-    "class": Term(class_loss, True, ("logits", "temperature")),
-    "batch": Term(batch_loss, True, ("logits", "temperature")),
-    "multi_level": Term(multi_level_kd_loss, True, ("logits", "temperatures")),
-    "decoupled": Term(
-        decoupled_kd_loss,
-        False,
-        ("logits", "target", "alpha", "beta", "temperature"),
-    ),
-    "correlation": Term(
-        dist_loss, True, ("logits", "temperature", "beta", "gamma")
-    ),
-}
-
-
 def _posteriors(logits, temperature):
     """``P``, the rows ``softmax(z / tau)``, shape (B, C)."""
     return torch.softmax(logits / temperature, dim=1)
@@ -398,7 +353,7 @@ def _mean_and_difference(student_logits, teacher_logits, temperature):
     return (student + teacher) / 2, student - teacher
 
 
-def _kl(teacher, student):
+def kl_of_rows(teacher, student):
     """KL of each row of log-posteriors, shape (B,); minus infinity is p = 0."""
     impossible = teacher.isneginf()
     return (
@@ -410,7 +365,7 @@ def _kl(teacher, student):
     ).sum(1)
 
 
-def _decouple(logits, target):
+def binary_posteriors(logits, target):
     """Log-posteriors of target against the rest (B, 2), and among the rest.
 
     The second has shape (B, C) with minus infinity at the target.

@@ -11,23 +11,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from imlkd_brain.distillation.attribution import check_choice
+from imlkd_brain.distillation.attention import find_pooling
 from imlkd_brain.distillation.keys import OBJECTIVE as OPTIONS
-from imlkd_brain.distillation.keys import OTHER_OPTION
-from imlkd_brain.distillation.losses import TERMS
-from imlkd_brain.errors import UserError, expected_sentence
-from imlkd_brain.values import check_given, check_value, short
-
-BRANCHES = ("raw", "integrated", "cross")
-# What a term may need that is no option of its own.
-GIVEN = (
-    "logits",
-    "embeddings",
-    "target",
-    "projection",
-    "temperature",
-    "temperatures",
+from imlkd_brain.distillation.methods import (
+    BRANCHES,
+    GIVEN,
+    check_fall,
+    check_term_options,
+    read_method,
 )
+from imlkd_brain.distillation.schedules import remaining
+from imlkd_brain.distillation.terms import TERMS
+from imlkd_brain.errors import UserError
+from imlkd_brain.values import check_given
 
 
 @dataclass
@@ -45,6 +41,10 @@ class Outputs:
         teacher.
     teacher_embeddings : torch.Tensor or None
         Shape (B, D_t).
+    attention : torch.Tensor or None
+        Scores (B, channels, T) of the student's pooling, where asked for.
+    weights : torch.Tensor or None
+        Time weights of the teacher, (B, T), where asked for.
 
     Example
     -------
@@ -57,6 +57,8 @@ class Outputs:
     student_embeddings: torch.Tensor
     teacher: torch.Tensor = None
     teacher_embeddings: torch.Tensor = None
+    attention: torch.Tensor = None
+    weights: torch.Tensor = None
 
     def scaled(self, scale):
         """Return the same with logits, ``scale`` times the cosines."""
@@ -77,13 +79,15 @@ class DistillationObjective:
     ``raw``        the training chunk ``x``   ``x``
     ``integrated`` ``I(x_d)`` of a segment    the same ``I(x_d)``
     ``cross``      ``I(x_d)`` of a segment    all of ``x``, unweighted
+    ``segment``    ``x_d`` itself             all of ``x``, unweighted
     ============== ========================== =============================
 
     ``cross`` is ours: the segment has to give what the whole chunk gives, as
     in teacher-student learning for short utterances (Jung, Heo, Shim and Yu,
     ASRU 2019, arXiv 1810.10884), here with integrated inputs and all levels.
+    ``segment`` is the same with plain segments, whatever the mode of I is.
 
-    The terms are the rows of ``imlkd_brain.distillation.losses.TERMS``.
+    The terms are the rows of ``imlkd_brain.distillation.terms.TERMS``.
 
     Arguments
     ---------
@@ -106,7 +110,8 @@ class DistillationObjective:
         After the warm-up ``constant``, or a ``linear`` or ``cosine`` fall to
         zero at ``eta_total_steps``.
     eta_total_steps : int or None
-        Updates of the whole training; not read by ``constant``.
+        Updates after which ``eta`` is zero; None for those of the whole
+        training, see :meth:`plan`. Not read by ``constant``.
     embedding_projection : str
         ``differing``: the embedding term projects the student's embeddings
         where the two dimensions differ; ``always``: where they agree as well,
@@ -114,7 +119,9 @@ class DistillationObjective:
     **options : float
         The options of the terms, named ``<term>_<option>``:
         ``decoupled_alpha``, ``decoupled_beta``, ``correlation_beta`` and
-        ``correlation_gamma``, weights of the parts of these losses.
+        ``correlation_gamma``, ``triage_cutoff``, ``triage_alpha`` and
+        ``triage_beta``, weights of the parts of these losses. Two
+        numbers ``[start, end]`` change linearly over the training.
 
     Raises
     ------
@@ -129,6 +136,7 @@ class DistillationObjective:
     ...     methods={"scratch": {}, "vanilla_kd": {"raw": {"instance": 1.0}}},
     ...     temperature=1.0, temperatures=[2, 3], decoupled_alpha=1.0,
     ...     decoupled_beta=8.0, correlation_beta=1.0, correlation_gamma=1.0,
+    ...     triage_cutoff=0.9, triage_alpha=1.0, triage_beta=1.0,
     ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
     ...     eta_total_steps=None, embedding_projection="differing",
     ... )
@@ -156,7 +164,7 @@ class DistillationObjective:
         **options,
     ):
         self.method = method
-        self.weights = _read_method(method, methods)
+        self.weights = read_method(method, methods)
         self.terms = list(self.weights)
         check_given(
             OPTIONS,
@@ -168,8 +176,9 @@ class DistillationObjective:
             eta_total_steps=eta_total_steps,
             embedding_projection=embedding_projection,
         )
-        _check_options(options)
-        _check_fall(eta_schedule, eta_warmup_steps, eta_total_steps)
+        check_term_options(options)
+        if eta_total_steps is not None:
+            check_fall(eta_schedule, eta_warmup_steps, eta_total_steps)
         if not isinstance(temperature, (list, tuple)):
             temperature = [temperature]
         self.temperature = tuple(temperature)
@@ -180,6 +189,32 @@ class DistillationObjective:
         self.eta_schedule = eta_schedule
         self.eta_total_steps = eta_total_steps
         self.embedding_projection = embedding_projection
+        self.training_steps = None
+
+    def plan(self, training_steps):
+        """Say how long the training is, which schedules follow.
+
+        Arguments
+        ---------
+        training_steps : int
+            Updates of the whole training.
+
+        Raises
+        ------
+        UserError
+            If eta still warms up at the end, where it should be zero.
+        """
+        self.training_steps = training_steps
+        if self.needs_teacher:
+            warmup = self.eta_warmup_steps
+            check_fall(self.eta_schedule, warmup, self._eta_end)
+
+    @property
+    def _eta_end(self):
+        """The update from which a falling ``eta`` is zero."""
+        if self.eta_total_steps is None:
+            return self.training_steps
+        return self.eta_total_steps
 
     def needs(self, branch):
         """Whether any term acts on a branch.
@@ -187,7 +222,7 @@ class DistillationObjective:
         Arguments
         ---------
         branch : str
-            ``raw``, ``integrated`` or ``cross``.
+            A row of the table.
 
         Returns
         -------
@@ -208,15 +243,12 @@ class DistillationObjective:
     @property
     def cuts_segments(self):
         """Whether any term acts on segments of the chunks."""
-        return self.needs("integrated") or self.needs("cross")
+        return self.integrates or self.needs("segment")
 
     @property
-    def needs_embeddings(self):
-        """Whether any term compares embeddings (and may need a projection)."""
-        return any(
-            "embeddings" in TERMS[name.split("/")[1]].needs
-            for name in self.terms
-        )
+    def integrates(self):
+        """Whether any term acts on integrated inputs of segments."""
+        return self.needs("integrated") or self.needs("cross")
 
     def needs_projection(self, student_dim, teacher_dim):
         """Whether embeddings of these dimensions are to be projected.
@@ -232,9 +264,22 @@ class DistillationObjective:
         """
         wanted = self.embedding_projection == "always"
         wanted = wanted or student_dim != teacher_dim
-        return wanted and self.needs_embeddings
+        return wanted and self.reads("projection")
 
-    def check(self, batch_size, durations, chunk=math.inf):
+    @property
+    def needs_attention(self):
+        """Whether any term reads the student's attention and time weights."""
+        return self.reads("attention")
+
+    def reads(self, what):
+        """Whether any term is called with it, see ``Term.needs``."""
+        return any(
+            what in TERMS[name.split("/")[1]].needs for name in self.terms
+        )
+
+    def check(
+        self, batch_size, durations, chunk=math.inf, embedding_model=None
+    ):
         """Say before training what would make a term meaningless.
 
         Arguments
@@ -246,12 +291,15 @@ class DistillationObjective:
         chunk : float
             Seconds of a training chunk, of which segments are cut; no limit
             without.
+        embedding_model : torch.nn.Module
+            The student, which the attention term needs a pooling of.
 
         Raises
         ------
         UserError
-            For a relational term in batches of one, or integrated inputs
-            without a duration or with one longer than the chunk.
+            For a relational term in batches of one, segments without a
+            duration or with one longer than the chunk, or attention where
+            there is none.
         """
         relational = [
             name for name in self.terms if TERMS[name.split("/")[1]].relational
@@ -262,6 +310,14 @@ class DistillationObjective:
                 f"{self.method} relates the utterances of a batch: use at "
                 "least 2."
             )
+        if "raw/attention" in self.terms:
+            raise UserError(
+                f"Method {self.method} has attention on raw, but the teacher's "
+                "time weights are those of segments: give the term to "
+                "integrated, cross or segment."
+            )
+        if self.needs_attention:
+            find_pooling(embedding_model)
         if self.cuts_segments and not durations:
             raise UserError(
                 f"durations is empty, but method {self.method} draws segments "
@@ -275,19 +331,23 @@ class DistillationObjective:
                 "length cannot be cut; lower it, or raise sentence_len."
             )
 
-    def branch_terms(self, branch, outputs, target=None, projection=None):
+    def branch_terms(
+        self, branch, outputs, target=None, projection=None, step=0
+    ):
         """The unweighted terms of one branch.
 
         Arguments
         ---------
         branch : str
-            ``raw``, ``integrated`` or ``cross``.
+            A row of the table.
         outputs : Outputs
             Logits and embeddings of student and teacher on this branch.
         target : torch.Tensor, optional
             True classes, shape (B,), int64.
         projection : torch.nn.Module, optional
             From (B, D_s) to (B, D_t).
+        step : int
+            Updates done so far, which options that change depend on.
 
         Returns
         -------
@@ -295,11 +355,13 @@ class DistillationObjective:
             ``branch/term`` to a scalar, in the order of ``terms``.
         """
         return {
-            f"{branch}/{term}": self._term(term, outputs, target, projection)
+            f"{branch}/{term}": self._term(
+                term, outputs, target, projection, step=step
+            )
             for term in self._terms_of(branch)
         }
 
-    def _term(self, name, outputs, target, projection):
+    def _term(self, name, outputs, target, projection, step):
         """One unweighted term, summed over the temperatures it is given."""
         term = TERMS[name]
         known = {
@@ -309,6 +371,7 @@ class DistillationObjective:
                 outputs.teacher_embeddings,
             ),
             "target": (target,),
+            "attention": (outputs.attention, outputs.weights),
             "projection": (projection,),
             "temperatures": (self.temperatures,),
         }
@@ -320,7 +383,7 @@ class DistillationObjective:
                 arguments += (
                     known[need]
                     if need in GIVEN
-                    else (self.options[f"{name}_{need}"],)
+                    else (self.option_at(f"{name}_{need}", step),)
                 )
             values.append(term.function(*arguments))
             if "temperature" not in term.needs:
@@ -370,11 +433,32 @@ class DistillationObjective:
             return self.eta * (step + 1) / (self.eta_warmup_steps + 1)
         if self.eta_schedule == "constant":
             return self.eta
-        length = self.eta_total_steps - self.eta_warmup_steps
-        done = min(1.0, (step - self.eta_warmup_steps) / length)
-        if self.eta_schedule == "linear":
-            return self.eta * (1 - done)
-        return self.eta * (1 + math.cos(math.pi * done)) / 2
+        length = self._eta_end - self.eta_warmup_steps
+        done = (step - self.eta_warmup_steps) / length
+        return self.eta * remaining(self.eta_schedule, done)
+
+    def option_at(self, name, step):
+        """An option of a term after ``step`` updates.
+
+        Arguments
+        ---------
+        name : str
+            ``<term>_<option>``.
+        step : int
+            Updates done so far.
+
+        Returns
+        -------
+        float
+            The option, or its place on the straight line from the first to
+            the second of two numbers.
+        """
+        value = self.options[name]
+        if not isinstance(value, (list, tuple)):
+            return value
+        start, end = value[0], value[-1]
+        done = step / self.training_steps if self.training_steps else 0.0
+        return end + (start - end) * remaining("linear", done)
 
     def _terms_of(self, branch):
         """Names of the terms on one branch."""
@@ -388,49 +472,3 @@ class DistillationObjective:
             for name in self.terms
             if name.startswith(f"{branch}/")
         ]
-
-
-def _read_method(method, methods):
-    """``{branch/term: weight}`` of a method, after checking all of them."""
-    check_given(OPTIONS, method=method, methods=methods)
-    check_choice("method", method, methods)
-    weights = {}
-    for name, branches in methods.items():
-        for branch, terms in (branches or {}).items():
-            check_choice(f"a branch of methods.{name}", branch, BRANCHES)
-            for term, weight in (terms or {}).items():
-                check_choice(f"a term of methods.{name}.{branch}", term, TERMS)
-                if name == method and weight > 0:
-                    weights[f"{branch}/{term}"] = weight
-    return weights
-
-
-def _check_options(options):
-    """Refuse options of the terms that are missing, unknown or no weight."""
-    expected = [
-        f"{name}_{need}"
-        for name, term in TERMS.items()
-        for need in term.needs
-        if need not in GIVEN
-    ]
-    for key in expected:
-        option = OPTIONS.get(key, OTHER_OPTION)
-        check_value(key, options.get(key), option)
-    for key in options:
-        if key not in expected:
-            raise UserError(
-                f"objective: the option {key!r} belongs to no term; the "
-                f"options are {', '.join(expected)}."
-            )
-
-
-def _check_fall(schedule, warmup, total):
-    """Refuse a fall of eta that ends before it begins."""
-    if schedule != "constant" and (total is None or total <= warmup):
-        expected = (
-            f"a number above eta_warmup_steps ({short(warmup)}) where "
-            f"eta_schedule is {schedule}"
-        )
-        raise UserError(
-            expected_sentence("eta_total_steps", short(total), expected)
-        )

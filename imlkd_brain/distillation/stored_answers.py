@@ -21,13 +21,9 @@ from imlkd_brain.distillation.answer_store import (
     check_same,
     levels_of,
 )
-from imlkd_brain.distillation.front_end import carried_weights
-from imlkd_brain.distillation.guidance import Integrated
-from imlkd_brain.distillation.integrated_inputs import gated
-from imlkd_brain.distillation.segments import segments_at
+from imlkd_brain.distillation.stored_guidance import StoredGuidance
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
-from imlkd_brain.precision import full_float32
 
 MODES = ("time_gate", "identity")  # weights of frames, or none
 # Attribution targets that know all classes, not just the true one
@@ -167,6 +163,13 @@ def open_answers(
     fields, precision = (store.content[k] for k in ("fields", "precision"))
     if needed != ["chunk"]:
         check_fields(fields, precision, integrated.mode, folder)
+    if objective.needs_attention and integrated.mode == "identity":
+        raise UserError(
+            f"mode: identity weighs all frames alike, and so do the answers in "
+            f"{folder}, but method {objective.method} draws attention to "
+            "weights; give `--mode time_gate` to both, which leaves the "
+            "branch `segment` plain."
+        )
     missing = [name for name in needed if name not in fields]
     if missing:
         raise UserError(
@@ -179,18 +182,26 @@ def open_answers(
     store.check_files(n_variants)
     recipe = recipe_of(seed, seconds, sample_rate, integrated, compute_features)
     return Answers(
-        store, n_variants, needed, recipe, integrated, seed, loader_options
+        store,
+        n_variants,
+        needed,
+        objective.cuts_segments,
+        recipe,
+        integrated,
+        seed,
+        loader_options,
     )
 
 
 def _needed(objective, integrated):
     """The fields that a method reads."""
     needed = []
-    if objective.needs("raw") or objective.needs("cross"):
+    if any(map(objective.needs, ("raw", "cross", "segment"))):
         needed.append("chunk")
     if objective.needs("integrated"):
         needed.append("integrated")
-    if objective.cuts_segments and integrated.mode != "identity":
+    weighed = objective.integrates and integrated.mode != "identity"
+    if weighed or objective.needs_attention:
         needed.append("weights")
     return needed
 
@@ -206,6 +217,8 @@ class Answers:
         How many of the stored chunks of a row are trained on.
     needed : list of str
         The fields that the method reads.
+    cuts_segments : bool
+        Whether the method reads segments of the chunks.
     recipe : Recipe
         What this training would draw; the walk's seed may be another.
     integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
@@ -221,6 +234,7 @@ class Answers:
         store,
         n_variants,
         needed,
+        cuts_segments,
         recipe,
         integrated,
         seed,
@@ -229,6 +243,8 @@ class Answers:
         self.store = store
         self.n_variants = n_variants
         self.needed = needed
+        self.attributed = bool({"integrated", "weights"} & {*needed})
+        self.cuts_segments = cuts_segments
         self.recipe = recipe
         self.integrated = integrated
         self.seed = seed
@@ -261,9 +277,9 @@ class Answers:
             },
             "augmentation": augmentation_settings(wav_augment),
         }
-        if self.needed != ["chunk"]:
+        if self.attributed:
             ours["attribution"] = attribution_settings(self.integrated)
-        else:
+        if not self.cuts_segments:
             for name in ("durations", "frame_rate", "n_frames"):
                 del ours["recipe"][name]
         check_same(self.store.folder, content, ours)
@@ -280,7 +296,7 @@ class Answers:
     def _check_rows(self, rows):
         """Refuse an utterance that is not the walk's."""
         folder, target = self.store.folder, None
-        if self.needed != ["chunk"]:
+        if self.attributed:
             target = self.store.content["attribution"].get("attribution_target")
         by_class = target in ("true_class", *OF_ALL_CLASSES)
         for name, row in rows.items():
@@ -401,63 +417,6 @@ class AnsweredSet(VariantSet):
                     embeddings.append(_floats(record["chunk"]))
                     labels.append(item["spk_id_encoded"])
         return torch.stack(embeddings), torch.cat(labels)
-
-
-class StoredGuidance:
-    """What a teacher said of a batch, in a training step.
-
-    It has the interface of :class:`imlkd_brain.distillation.guidance.Guidance`.
-
-    Arguments
-    ---------
-    teacher : imlkd_brain.distillation.teacher.Teacher
-        Its classes are read. It is asked nothing and stays where it is.
-    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
-        How ``I(x_d)`` is made of weights.
-    """
-
-    def __init__(self, teacher, integrated):
-        self.teacher = teacher
-        self.integrated = integrated
-
-    def to(self, device):
-        """Move the classes; return this."""
-        self.teacher.rows = self.teacher.rows.to(device)
-        for layer in self.teacher.layers:
-            layer.to(device)
-        return self
-
-    def of_chunk(self, view):
-        """Cosines (B, C) and embeddings (B, D) of the chunks."""
-        return self._answer(view.batch.answer_chunk.data)
-
-    def of_segments(self, view, seeds, with_gap=False):
-        """``I(x_d)`` of the segments, in the student's features."""
-        batch, front_end = view.batch, self.teacher.front_end
-        features = segments_at(view.feats.detach(), batch.frames.data).float()
-        taught = getattr(batch, "answer_integrated", None)
-        if self.integrated.mode != "identity":
-            weights = batch.answer_weights.data
-            if front_end is not None:
-                weights = carried_weights(
-                    weights,
-                    features.shape[1],
-                    front_end.frame_rate,
-                    self.integrated.frame_rate,
-                )
-            gate = self.integrated.gate
-            features = gated(features, weights.unsqueeze(2), gate)
-        return Integrated(features, None if taught is None else taught.data)
-
-    def of_integrated(self, inputs):
-        """Cosines and embeddings of ``I(x_d)``, of which one was stored."""
-        return self._answer(inputs.teacher)
-
-    def _answer(self, embeddings):
-        """Embeddings and the cosines to the classes that they have."""
-        whole = torch.autocast(embeddings.device.type, enabled=False)
-        with full_float32(), torch.no_grad(), whole:
-            return self.teacher.classify(embeddings), embeddings
 
 
 def _stored(store, names, id_, variant, signal):

@@ -237,17 +237,19 @@ def cache_bytes(objective, integrated_inputs, n_batches, batch, teacher):
         Bytes; a little more than the files' for durations drawn evenly.
     """
     batch_size, n_frames, n_bands = batch
-    segments = objective.needs("integrated") or objective.needs("cross")
-    answers = objective.needs("raw") or objective.needs("cross")
+    answers = any(map(objective.needs, ("raw", "cross", "segment")))
     answers = int(answers) + int(objective.needs("integrated"))
     lengths = [
         min(n_frames, max(1, round(seconds * integrated_inputs.frame_rate)))
         for seconds in integrated_inputs.durations
     ]
     numbers = answers * sum(teacher)
-    if segments:
-        numbers += sum(lengths) / len(lengths) * n_bands
-    entries = answers + int(segments)
+    segment = sum(lengths) / len(lengths)
+    if objective.integrates:
+        numbers += segment * n_bands
+    if objective.needs_attention:
+        numbers += segment
+    entries = answers + int(objective.integrates or objective.needs_attention)
     # All of it is kept in float32.
     return int(n_batches * (4 * batch_size * numbers + entries * ENTRY_BYTES))
 

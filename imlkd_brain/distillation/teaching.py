@@ -41,9 +41,9 @@ class RecipeGuidance(Guidance):
         )
         return segment, torch.Generator().manual_seed(seeds[1])
 
-    def _weigh(self, view, segment, generator, with_gap):
+    def _weigh(self, view, segment, generator, with_gap, **asked):
         """I of segments by weights of frames, also of shared features."""
-        return self._carry(view, segment, generator, with_gap)
+        return self._carry(view, segment, generator, with_gap, **asked)
 
 
 def no_prototypes(model, n_speakers):

@@ -9,6 +9,7 @@ import torch
 
 from imlkd_brain.data.audio import read_waveform
 from imlkd_brain.data.crops import crop
+from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import Batch
 from imlkd_brain.explanation.tasks import Task
@@ -63,37 +64,6 @@ def load_models(sources, device):
             "cannot be compared, explain them one by one."
         )
     return models
-
-
-def enrolment_score(embed, enrolments):
-    """Make the score of held-out speakers: the cosine against an enrolment.
-
-    Arguments
-    ---------
-    embed : callable
-        ``(N, T, F) -> (N, D)``, the embeddings of features.
-    enrolments : torch.Tensor
-        Shape (E, D), one enrolment embedding a row. No gradient reaches it.
-
-    Returns
-    -------
-    score : callable
-        ``(N, T, F) -> (N, E)``; the target of an utterance is the row of its
-        enrolment.
-
-    Example
-    -------
-    >>> score = enrolment_score(lambda x: x.mean(1), torch.eye(4)[:2])
-    >>> score(torch.ones(3, 5, 4)).shape
-    torch.Size([3, 2])
-    """
-    directions = torch.nn.functional.normalize(enrolments.detach(), dim=-1)
-
-    def score(feats):
-        embeddings = torch.nn.functional.normalize(embed(feats), dim=-1)
-        return embeddings @ directions.T
-
-    return score
 
 
 @dataclass

@@ -10,6 +10,7 @@ from imlkd_brain.distillation.losses import (
     instance_loss,
     multi_level_kd_loss,
 )
+from imlkd_brain.distillation.rivals import triage_loss
 
 B, C = 6, 9
 
@@ -19,6 +20,7 @@ LOSSES = {
     "batch": lambda s, t, y: batch_loss(s, t, 1.5),
     "multi_level": lambda s, t, y: multi_level_kd_loss(s, t, (2, 3)),
     "decoupled": lambda s, t, y: decoupled_kd_loss(s, t, y, 1.0, 8.0, 1.5),
+    "triage": lambda s, t, y: triage_loss(s, t, y, 0.7, 2.0, 3.0, 1.5),
     "correlation": lambda s, t, y: dist_loss(s, t, 1.5, 1.0, 2.0),
 }
 

@@ -23,7 +23,14 @@ from imlkd_brain.settings import read_command
         (["--embedding_model", "{channels: [16, 9, 16, 16, 48]}"], "9 is no m"),
         (["--methods", "{iml_kd: {both: {}}}"], "both.*raw, integrated, cross"),
         (["--method", "iml_kdd"], "iml_kdd.*did you mean iml_kd"),
-        (["--eta_schedule", "linear"], "eta_total_steps is null"),
+        (
+            [
+                "--eta_schedule=linear",
+                "--eta_warmup_steps=9",
+                "--eta_total_steps=5",
+            ],
+            "eta_total_steps is 5",
+        ),
         (["--embedding_model", "{chanels: [8]}"], "chanels"),
         (["--drop_freq", "{nothing: 1}"], "DropFreq.*nothing"),
     ],

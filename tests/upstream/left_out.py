@@ -37,6 +37,9 @@ KEYS = {
             "decoupled_beta",
             "correlation_beta",
             "correlation_gamma",
+            "triage_cutoff",
+            "triage_alpha",
+            "triage_beta",
             "eta_warmup_steps",
             "eta_schedule",
             "eta_total_steps",
@@ -68,9 +71,9 @@ NAMES = {
             "_check_mapping",
             "_check_object",
             "_check_path",
-            "_check_fall",
+            "check_fall",
             "Schema",
-            "_check_options",
+            "check_term_options",
             "_check_batchnorm",
             "_check_export",
             "_check_format",
@@ -82,6 +85,19 @@ NAMES = {
             # Options of this repository alone
             "decoupled_kd_loss",
             "dist_loss",
+            "relation_loss",
+            "triage_loss",
+            "attention_loss",
+            "find_pooling",
+            "PoolingAttention",
+            "enrolment_score",
+            "DistillationObjective.plan",
+            "option_at",
+            "time_weights",
+            "_time_weights",
+            "_attributed",
+            "train_kd:n_epochs",
+            "train_kd:model",
             "eta_at",
             "needs_projection",
             "has_statistics",
@@ -111,6 +127,10 @@ ATTRIBUTES = {
             "trials",
             "cache",
             "front_end",
+            "attention",
+            "needs_attention",
+            "training_steps",
+            "_eta_end",
             "model_key",
             "_fingerprint",
             "check",
@@ -138,7 +158,18 @@ PARAMETERS = {
     "_build": {"run": None},
     "Guidance": {"sample_rate": None, "cache": None},
     "View": {"wavs": None, "batch": None},
-    "Integrated": {"segment": None, "teacher_weights": None},
+    "Integrated": {
+        "weights": None,
+        "plain": None,
+        "segment": None,
+        "teacher_weights": None,
+    },
+    "Outputs": {"attention": None, "weights": None},
+    "of_segments": {"integrated": None, "weights": None},
+    "_weigh": {"integrated": None, "weights": None},
+    "_on_segments": {"weights": None},
+    "branch_terms": {"step": None},
+    "_term": {"step": None},
     "DistillationObjective": dict.fromkeys(
         (
             "eta_warmup_steps",
@@ -150,7 +181,9 @@ PARAMETERS = {
 }
 # Arguments in the examples of docstrings.
 ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
-    key for key in KEYS if key.startswith(("decoupled", "correlation"))
+    key
+    for key in KEYS
+    if key.startswith(("decoupled", "correlation", "triage"))
 ]
 # Functions and classes whose docstrings go without their example.
 EXAMPLES = (
@@ -210,7 +243,7 @@ TEXTS = {
         ),
         '        more = {"sample_rate": hparams["sample_rate"]}\n': "",
         "objective.needs_projection(*dims)": (
-            "objective.needs_embeddings and dims[0] != dims[1]"
+            'objective.reads("projection") and dims[0] != dims[1]'
         ),
         "Guidance(teacher, integrated, **more)": "Guidance(teacher, integrated)",
         # The comment stands above a statement that goes.
@@ -221,6 +254,30 @@ TEXTS = {
     },
     "imlkd_brain.distillation.guidance": {
         'self._once("answer", feats, compute)': "compute()",
+        "self._attributed(view)": "self.teacher.cosines, view.target",
+        "        if not integrated and not weights:\n"
+        "            return Integrated(plain=segment.features)\n": "",
+        '            asked = {"integrated": integrated, "weights": weights}\n': "",
+        "with_gap, **asked)": "with_gap)",
+        (
+            "        if not integrated:\n"
+            "            made.weights, made.gap = self.integrated.time_weights(*given)\n"
+            "        elif not weights:\n"
+            "            made.student, made.gap = self.integrated(*given)\n"
+            "        else:\n"
+            "            made.student, made.weights, made.gap = self.integrated.weighed(\n"
+            "                *given\n"
+            "            )\n"
+        ): ("        made.student, made.gap = self.integrated(*given)\n"),
+        "made = Integrated(plain=segment.features)": "made = Integrated()",
+        "        Returns\n        -------\n        Integrated\n"
+        "            ``plain`` always; what was not asked for is None.\n": "",
+        "One segment of each chunk, and what is asked of it, constants.": (
+            "``I(x_d)`` of one segment of each chunk, constants."
+        ),
+        "Segments of a batch: plain, as ``I(x_d)``, and their time weights.": (
+            "``I(x_d)`` of a batch in the features of each, and the gap."
+        ),
     },
     "imlkd_brain.data.datasets": {
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
@@ -231,6 +288,75 @@ TEXTS = {
     },
     "imlkd_brain.distillation.objective": {
         "self.eta_at(step)": "self.eta",
+        'self.option_at(f"{name}_{need}", step)': (
+            'self.options[f"{name}_{need}"]'
+        ),
+        '            "attention": (outputs.attention, outputs.weights),\n': "",
+        '        return self.integrates or self.needs("segment")\n': (
+            "        return self.integrates\n"
+        ),
+        "    ``segment``    ``x_d`` itself             all of ``x``, unweighted\n": "",
+        "    ``segment`` is the same with plain segments, whatever the mode of I "
+        "is.\n": "",
+        " Two\n        numbers ``[start, end]`` change linearly over the training.": "",
+    },
+    "imlkd_brain.distillation.methods": {
+        ', "cross", "segment")': ', "cross")',
+        '    "attention",\n': "",
+    },
+    "imlkd_brain.distillation.terms": {
+        "        - ``attention``: the scores of the student's pooling, (B, channels, "
+        "T),\n          and the teacher's time weights (B, T)\n": "",
+    },
+    "imlkd_brain.distillation.attribution": {
+        ', "own_embedding")': ")",
+        " ``own_embedding`` needs no\n    classes: the caller gives "
+        ":func:`enrolment_score` of the utterances' own\n    embeddings, and "
+        "their numbers as targets.": "",
+        "``predicted``, ``log_posterior`` or ``own_embedding``": (
+            "``predicted`` or ``log_posterior``"
+        ),
+        " (:func:`enrolment_score`)": "",
+    },
+    "imlkd_brain.distillation.integrated_inputs": {
+        "        return inputs, self._time_weights(attribution), gap": (
+            "        return inputs, gap"
+        ),
+        (
+            "        inputs, _, gap = self.weighed(\n"
+            "            logits, feats, target, generator, with_gap\n"
+            "        )\n"
+            "        return inputs, gap\n"
+            "\n"
+            "    def weighed(self, logits, feats, target, generator=None, with_gap=True):\n"
+            '        """Integrated inputs, and the time weights of the same attribution.\n'
+            "\n"
+            "        Arguments are those of a call.\n"
+            "\n"
+            "        Returns\n"
+            "        -------\n"
+            "        inputs : torch.Tensor\n"
+            "            As a call returns them.\n"
+            "        weights : torch.Tensor\n"
+            "            As :meth:`time_weights` returns them, whatever the mode is.\n"
+            "        gap : torch.Tensor or None\n"
+            "            Of the attribution, shape (B,); None if not ``with_gap``.\n"
+            '        """\n'
+        ): "",
+    },
+    "imlkd_brain.brain": {
+        '("raw", "cross", "segment")': '("raw", "cross")',
+        "        x_d, x         -> student, teacher -> terms on the segment branch\n": "",
+        (
+            '        if self.needs("segment"):\n'
+            '            predictions["segment"] = self._on_segments(\n'
+            "                inputs.plain, teacher, weights=inputs.weights\n"
+            "            )\n"
+        ): "",
+        "    # Of the student, where a term reads it.\n    attention = None\n": "",
+        "        scores = None if self.attention is None else "
+        "self.attention.take()\n": "",
+        "teacher, scores, weights)": "teacher)",
     },
     "imlkd_brain.distillation.teacher": {
         "            model.teacher_speakers,\n": "",
@@ -264,6 +390,9 @@ NESTED_KEYS = (
     "objective.decoupled_beta",
     "objective.correlation_beta",
     "objective.correlation_gamma",
+    "objective.triage_cutoff",
+    "objective.triage_alpha",
+    "objective.triage_beta",
     "objective.eta_warmup_steps",
     "objective.eta_schedule",
     "objective.eta_total_steps",
@@ -272,6 +401,9 @@ NESTED_KEYS = (
     "teacher.features",
     "methods.decoupled_kd",
     "methods.dist",
+    "methods.relation_kd",
+    "methods.triage_kd",
+    "methods.iml_kd_attention",
     "prepare_noise_data.data_folder",
     "prepare_noise_data.name",
     "prepare_noise_data.sample_rate",
@@ -297,6 +429,16 @@ YAML_TEXTS = {
     "    # A teacher with other features computes its own of the same "
     "waveforms\n": "",
     ", see docs/method.md": "",
-    ", multi_level, decoupled,\n# correlation; see": ", multi_level; see",
+    ", multi_level, decoupled,\n# correlation, relation, triage, attention; see": (
+        ", multi_level; see"
+    ),
+    "), `cross` (the student sees I(x_d), the teacher all of x)\n# and `segment` "
+    "(the student sees plain x_d, the teacher all of x).\n": (
+        ") and `cross` (the student sees I(x_d), the teacher all of x).\n"
+    ),
+    "# or predicted, log_posterior, own_embedding (the chunk's; it needs no "
+    "classes)\nattribution_target: true_class\n": (
+        "attribution_target: true_class  # or predicted, log_posterior\n"
+    ),
     "# What is learnt on I(x) alone has to hold on x (docs/method.md).\n": "",
 }

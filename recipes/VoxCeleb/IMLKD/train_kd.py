@@ -94,15 +94,14 @@ def check_before_training(hparams):
     objective, integrated = hparams["objective"], hparams["integrated_inputs"]
     # A duration in seconds becomes one in frames of these features.
     integrated.frame_rate = features.frame_rate(seen[0], rate)
-    chunk = hparams["sentence_len"]
-    objective.check(hparams["batch_size"], integrated.durations, chunk)
+    chunk, model = hparams["sentence_len"], hparams["embedding_model"]
+    objective.check(hparams["batch_size"], integrated.durations, chunk, model)
     hparams["batchnorm"] = batchnorm_of(hparams["batchnorm"], hparams["method"])
     if distils(hparams):
-        mode = integrated.mode if objective.cuts_segments else None
+        mode = integrated.mode if objective.integrates else None
         check_teacher(hparams["teacher_folder"], *seen, mode)
         if hparams.get("open_answers") is not None:
-            answers = hparams["open_answers"](objective, integrated)
-            hparams["answers"] = answers
+            hparams["answers"] = hparams["open_answers"](objective, integrated)
 
 
 def add_speaker_modules(hparams, run_opts, encoder, n_train):
@@ -111,6 +110,9 @@ def add_speaker_modules(hparams, run_opts, encoder, n_train):
     accumulated = training.run_option(factor, run_opts, hparams)
     options = hparams["train_dataloader_options"]
     n_updates = training.updates_per_epoch(n_train, options, accumulated)
+    if "objective" in hparams:
+        n_epochs = hparams["epoch_counter"].limit
+        hparams["objective"].plan(n_epochs * n_updates)
     hparams["classifier"] = hparams["classifier"](out_neurons=len(encoder))
     hparams["modules"]["classifier"] = hparams["classifier"]
     steps = hparams["lr_step_epochs"] * n_updates
@@ -201,7 +203,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
     add_speaker_modules(hparams, run_opts, encoder, len(train_data))
     if distils(hparams):
         add_teacher(hparams, run_opts, encoder, train_data)
-
     if trained_with is not None:
         # Again, with the annotations that were prepared just now
         trained_with.keep()
@@ -220,7 +221,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-
     brain.fit(
         brain.hparams.epoch_counter,
         train_data,

@@ -14,7 +14,9 @@ from imlkd_brain.distillation.teacher_cache import cache_bytes, check_cache_size
 from imlkd_brain.errors import UserError
 
 
-@pytest.mark.parametrize("method", ["iml_kd", "iml_kd_plus"])
+@pytest.mark.parametrize(
+    "method", ["iml_kd", "iml_kd_plus", "iml_kd_attention"]
+)
 def test_a_cache_changes_no_result_and_spares_the_teacher(
     make, monkeypatch, tmp_path, method
 ):
@@ -33,8 +35,10 @@ def test_a_cache_changes_no_result_and_spares_the_teacher(
     second, again = train(teacher_cache=cache)
     assert again == 0
     assert same(plain, first) and same(plain, second)
-    # Another gate is another input: none of the segments is found.
-    assert train(teacher_cache=cache, gate=0.9)[1] > 0
+    # Another gate is another input, another rule also other weights: none of
+    # the segments is found.
+    other = {"rule": "right"} if method == "iml_kd_attention" else {"gate": 0.9}
+    assert train(teacher_cache=cache, **other)[1] > 0
     # And another seed is other chunks.
     assert train(teacher_cache=cache, seed=7)[1] == asked
 

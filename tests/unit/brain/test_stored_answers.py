@@ -66,7 +66,9 @@ def answered(make, stored, teacher_folder):
     return build
 
 
-@pytest.mark.parametrize("method", ["vanilla_kd", "iml_kd", "iml_kd_plus"])
+@pytest.mark.parametrize(
+    "method", ["vanilla_kd", "iml_kd", "iml_kd_plus", "iml_kd_attention"]
+)
 @pytest.mark.parametrize("source", ["teacher_folder", "own_features"])
 def test_stored_answers_train_the_weights_that_the_teacher_would(
     answered, request, method, source
@@ -98,6 +100,17 @@ def test_stored_answers_train_the_weights_that_the_teacher_would(
         assert float(rows[0][name]) == pytest.approx(
             float(rows[1][name]), rel=1e-5
         )
+
+
+def test_attention_to_weights_that_were_not_stored_is_said(answered):
+    with pytest.raises(UserError, match="mode: identity weighs all.*segment"):
+        answered("iml_kd_attention", walk={"mode": "identity"}, mode="identity")
+    # Plain segments without attention need no weights, and no mode.
+    methods = {"short": {"segment": {"embedding": 1.0}}}
+    options = {"walk": {"answers_fields": "[chunk]"}, "methods": methods}
+    fit(answered("short", **options))
+    with pytest.raises(UserError, match="durations"):
+        answered("short", durations=[0.3], **options)
 
 
 def test_the_teacher_is_asked_nothing(answered, monkeypatch):

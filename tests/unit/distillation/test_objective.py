@@ -4,21 +4,26 @@ import pytest
 import torch
 from helpers.losses import LOSSES, logits
 
-from imlkd_brain.distillation.losses import TERMS, Term, embedding_loss
+from imlkd_brain.distillation.losses import embedding_loss
 from imlkd_brain.distillation.objective import (
     DistillationObjective,
     Outputs,
 )
+from imlkd_brain.distillation.rivals import relation_loss, triage_loss
+from imlkd_brain.distillation.terms import TERMS, Term
 from imlkd_brain.errors import UserError
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 B, C = 6, 9
 TARGET = torch.tensor([0, 3, 8, 3, 1, 5])
+
+ON_RAW = [term for term in TERMS if term != "attention"]
 
 METHODS = {
     "scratch": {},
     "vanilla_kd": {"raw": {"instance": 1.0}},
     "everything": {
-        "raw": dict.fromkeys(TERMS, 2.0),
+        "raw": dict.fromkeys(ON_RAW, 2.0),
         "integrated": {"class": 3.0, "instance": 5, "batch": 0.0},
     },
     "iml_kd": {"integrated": {"instance": 1.0, "class": 10.0}, "raw": None},
@@ -33,6 +38,9 @@ OPTIONS = {
     "decoupled_beta": 8.0,
     "correlation_beta": 1.0,
     "correlation_gamma": 2.0,
+    "triage_cutoff": 0.7,
+    "triage_alpha": 2.0,
+    "triage_beta": 3.0,
     "eta": 4.0,
     "eta_warmup_steps": 0,
     "eta_schedule": "constant",
@@ -74,13 +82,16 @@ class TestObjective:
         raw = objective.branch_terms(
             "raw", Outputs(student, e_student, teacher, e_teacher), TARGET
         )
-        assert list(raw) == [f"raw/{term}" for term in TERMS]
+        assert list(raw) == [f"raw/{term}" for term in ON_RAW]
         for term, loss in LOSSES.items():
             torch.testing.assert_close(
                 raw[f"raw/{term}"], loss(student, teacher, TARGET)
             )
         torch.testing.assert_close(
             raw["raw/embedding"], embedding_loss(e_student, e_teacher)
+        )
+        torch.testing.assert_close(
+            raw["raw/relation"], relation_loss(e_student, e_teacher)
         )
         integrated = objective.branch_terms(
             "integrated", Outputs(student, None, teacher)
@@ -122,7 +133,8 @@ class TestObjective:
 
     def test_projection_reaches_the_embedding_term(self):
         objective = build(method="e", methods={"e": {"raw": {"embedding": 1}}})
-        assert objective.needs_embeddings
+        assert objective.needs_projection(4, C)
+        assert not objective.needs_projection(4, 4)
         projection = torch.nn.Linear(4, C, bias=False).double()
         student, teacher = logits(2, (B, 4)), logits(3)
         terms = objective.branch_terms(
@@ -180,6 +192,66 @@ class TestObjective:
         # Beyond the end nothing turns around.
         assert objective.eta_at(12) == objective.eta_at(11)
 
+    @pytest.mark.parametrize("method", ["vanilla_kd", "iml_kd"])
+    @pytest.mark.parametrize("schedule", ["linear", "cosine"])
+    def test_eta_falls_over_the_training_that_is_planned(
+        self, method, schedule
+    ):
+        objective = build(
+            method=method, eta_warmup_steps=3, eta_schedule=schedule
+        )
+        objective.plan(11)
+        expected = build(
+            eta_warmup_steps=3, eta_schedule=schedule, eta_total_steps=11
+        )
+        for step in range(13):
+            assert objective.eta_at(step) == expected.eta_at(step)
+        with pytest.raises(
+            UserError, match="is 3, .*above eta_warmup_steps .3."
+        ):
+            objective.plan(3)
+        build(method="scratch", eta_schedule=schedule).plan(0)
+
+    def test_an_option_of_two_numbers_moves_over_the_training(self):
+        objective = build(
+            method="t",
+            methods={"t": {"raw": {"triage": 1.0}}},
+            triage_cutoff=[0.9, 0.5],
+        )
+        objective.plan(8)
+        student, teacher = logits(0), logits(1)
+        outputs = Outputs(student, None, teacher)
+        for step, cutoff in ((0, 0.9), (2, 0.8), (8, 0.5), (9, 0.5)):
+            terms = objective.branch_terms("raw", outputs, TARGET, step=step)
+            torch.testing.assert_close(
+                terms["raw/triage"],
+                triage_loss(student, teacher, TARGET, cutoff, 2.0, 3.0, 1.5),
+            )
+
+    def test_embeddings_may_always_be_projected(self):
+        methods = {
+            "e": {"raw": {"embedding": 1}},
+            "r": {"raw": {"relation": 1}},
+        }
+        always = {"methods": methods, "embedding_projection": "always"}
+        assert build(method="e", **always).needs_projection(4, 4)
+        # A relation of embeddings takes them as they are.
+        assert not build(method="r", **always).needs_projection(4, 5)
+
+    def test_attention_is_asked_for_where_a_student_has_it(self):
+        methods = {"a": {"segment": {"attention": 1.0}}}
+        objective = build(method="a", methods=methods)
+        assert objective.cuts_segments and not objective.integrates
+        assert objective.needs_attention
+        ecapa = ECAPA_TDNN(20, channels=[8] * 4 + [24], lin_neurons=6)
+        objective.check(2, [1.0], embedding_model=ecapa)
+        with pytest.raises(UserError, match=r"\(Linear\) has none"):
+            objective.check(2, [1.0], embedding_model=torch.nn.Linear(2, 2))
+        methods = {"a": {"raw": {"attention": 1.0}}}
+        objective = build(method="a", methods=methods)
+        with pytest.raises(UserError, match="has attention on raw"):
+            objective.check(2, [1.0], embedding_model=ecapa)
+
     @pytest.mark.parametrize(
         "changes, words",
         [
@@ -190,7 +262,7 @@ class TestObjective:
             ),
             (
                 {"methods": {"everything": {"both": {}}}},
-                "raw, integrated, cross",
+                "raw, integrated, cross, segment",
             ),
             (
                 {"methods": {"everything": {"raw": {"kl": 1}}}},
@@ -220,7 +292,12 @@ class TestObjective:
             ({"decoupled_gamma": 1.0}, "'decoupled_gamma' belongs to no term"),
             ({"eta": float("nan")}, "eta is nan"),
             ({"eta_schedule": "step"}, "constant, linear, cosine"),
-            ({"eta_schedule": "linear"}, "eta_total_steps is null"),
+            ({"eta_total_steps": 0}, "eta_total_steps is 0"),
+            (
+                {"triage_cutoff": [0.9, 90]},
+                r"triage_cutoff\[1\] is 90, .*at most 1",
+            ),
+            ({"triage_cutoff": [0.9, 0.5, 0.1]}, "triage_cutoff is"),
             ({"embedding_projection": "ever"}, "differing, always"),
         ],
     )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.patch import METHODS, patch_score
 
+from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import Batch, saliency_map
 from imlkd_brain.explanation.perturbation import (
@@ -15,7 +16,6 @@ from imlkd_brain.explanation.perturbation import (
     perturbation_outputs,
     perturbed_inputs,
 )
-from imlkd_brain.explanation.scores import enrolment_score
 
 N_FRAMES, N_BANDS = 60, 16
 

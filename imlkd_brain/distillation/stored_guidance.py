@@ -1,0 +1,76 @@
+"""What a teacher said of a batch, for the training step: stored, not asked.
+
+Authors: IML-KD contributors
+"""
+
+import torch
+
+from imlkd_brain.distillation.front_end import carried_weights
+from imlkd_brain.distillation.guidance import Integrated
+from imlkd_brain.distillation.integrated_inputs import gated
+from imlkd_brain.distillation.segments import segments_at
+from imlkd_brain.precision import full_float32
+
+
+class StoredGuidance:
+    """What a teacher said of a batch, in a training step.
+
+    It has the interface of :class:`imlkd_brain.distillation.guidance.Guidance`.
+
+    Arguments
+    ---------
+    teacher : imlkd_brain.distillation.teacher.Teacher
+        Its classes are read. It is asked nothing and stays where it is.
+    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        How ``I(x_d)`` is made of weights.
+    """
+
+    def __init__(self, teacher, integrated):
+        self.teacher = teacher
+        self.integrated = integrated
+
+    def to(self, device):
+        """Move the classes; return this."""
+        self.teacher.rows = self.teacher.rows.to(device)
+        for layer in self.teacher.layers:
+            layer.to(device)
+        return self
+
+    def of_chunk(self, view):
+        """Cosines (B, C) and embeddings (B, D) of the chunks."""
+        return self._answer(view.batch.answer_chunk.data)
+
+    def of_segments(
+        self, view, seeds, with_gap=False, integrated=True, weights=False
+    ):
+        """The segments in the student's features, and what was stored."""
+        batch, front_end = view.batch, self.teacher.front_end
+        plain = segments_at(view.feats.detach(), batch.frames.data).float()
+        taught = getattr(batch, "answer_integrated", None)
+        made = Integrated(plain, None if taught is None else taught.data)
+        made.plain = plain
+        if self.integrated.mode == "identity":
+            return made
+        if integrated or weights:
+            given = batch.answer_weights.data
+            if front_end is not None:
+                given = carried_weights(
+                    given,
+                    plain.shape[1],
+                    front_end.frame_rate,
+                    self.integrated.frame_rate,
+                )
+            gate = self.integrated.gate
+            made.student = gated(plain, given.unsqueeze(2), gate)
+            made.weights = given if weights else None
+        return made
+
+    def of_integrated(self, inputs):
+        """Cosines and embeddings of ``I(x_d)``, of which one was stored."""
+        return self._answer(inputs.teacher)
+
+    def _answer(self, embeddings):
+        """Embeddings and the cosines to the classes that they have."""
+        whole = torch.autocast(embeddings.device.type, enabled=False)
+        with full_float32(), torch.no_grad(), whole:
+            return self.teacher.classify(embeddings), embeddings
