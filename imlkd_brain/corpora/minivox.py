@@ -283,10 +283,10 @@ def summary(data_folder, manifest):
     return "\n".join(lines)
 
 
-def main(arguments=None):
+def main(arguments=None, prog="python -m imlkd_brain.corpora.minivox"):
     """Parse the command line, build, and say what is where."""
     parser = argparse.ArgumentParser(
-        prog="python -m imlkd_brain.corpora.minivox",
+        prog=prog,
         description="Build MiniVox, a small VoxCeleb-like corpus, out of "
         "Debian packages.",
     )

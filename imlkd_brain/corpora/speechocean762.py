@@ -239,10 +239,10 @@ def summary(manifest):
     return "\n".join(lines)
 
 
-def main(arguments=None):
+def main(arguments=None, prog="python -m imlkd_brain.corpora.speechocean762"):
     """Parse the command line, build, and say what is where."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {__spec__.name if __spec__ else __name__}",
+        prog=prog,
         description="Lay speechocean762 out like VoxCeleb, in five folds.",
     )
     parser.add_argument(

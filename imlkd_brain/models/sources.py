@@ -1,7 +1,8 @@
 """Models that are no folder of this recipe: names, and SpeechBrain's runs.
 
-A name is one of ``PUBLIC_MODELS``, which :mod:`imlkd_brain.models.public`
-brings, or that of a SpeechBrain model on Hugging Face, such as
+A name is that of a model in the package, see
+:mod:`imlkd_brain.models.shipped`, or one of ``PUBLIC_MODELS``, which
+:mod:`imlkd_brain.models.public` brings, or that of a SpeechBrain model on Hugging Face, such as
 ``speechbrain/spkrec-ecapa-voxceleb``, which is fetched when it is first used.
 A run is what SpeechBrain's own ``train_speaker_embeddings.py`` leaves.
 
@@ -19,9 +20,8 @@ from ruamel.yaml.comments import CommentedMap
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.locks import locked
+from imlkd_brain.models.shipped import shipped_models
 from speechbrain.utils.checkpoints import Checkpointer
-from speechbrain.utils.fetching import FetchFrom, FetchSource, fetch
-from speechbrain.utils.parameter_transfer import Pretrainer
 
 PUBLIC_MODELS = ("campplus",)
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -57,7 +57,7 @@ def is_name(source):
     source = Path(source)
     if source.exists():
         return False
-    if str(source) in PUBLIC_MODELS:
+    if str(source) in PUBLIC_MODELS or str(source) in shipped_models():
         return True
     is_hub_name = HUB_NAME.fullmatch(str(source)) is not None
     return is_hub_name and not source.parent.exists()
@@ -81,6 +81,9 @@ def named_folder(name):
     UserError
         If a public model was not brought, or a hub model cannot be fetched.
     """
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
     folder = public_folder(name)
     if name not in PUBLIC_MODELS:
         return _hub_folder(name, folder)
@@ -135,6 +138,10 @@ def _hub_folder(name, folder):
 
 def _fetch(name, folder):
     """Fetch the files of a hub model, by SpeechBrain's own function."""
+    # The hub's client takes a third of a second to import.
+    from speechbrain.utils.fetching import FetchFrom, FetchSource
+    from speechbrain.utils.parameter_transfer import Pretrainer
+
     print(f"fetching {name} from Hugging Face into {folder} ...", flush=True)
     hub = FetchSource(FetchFrom.HUGGING_FACE, name)
     description = _fetched(name, DESCRIPTION, hub, folder, DESCRIPTION)
@@ -147,6 +154,8 @@ def _fetch(name, folder):
 
 def _fetched(name, filename, source, folder, save_filename):
     """The path of one file of a hub model."""
+    from speechbrain.utils.fetching import fetch
+
     try:
         return fetch(filename, source, folder, save_filename)
     except Exception as error:

@@ -164,7 +164,7 @@ def open_cohort(back_end, cohort_csv, data_folder, size, seed):
     return cohort
 
 
-def check_inputs(lists, models, cohort, calibration=None, allow=False):
+def check_inputs(lists, models, cohort, dev_lists=None, allow=False):
     """Refuse lists whose speakers a model or the back end was trained on.
 
     Arguments
@@ -175,8 +175,9 @@ def check_inputs(lists, models, cohort, calibration=None, allow=False):
         Models by name.
     cohort : dict
         Speaker of each file of the cohort.
-    calibration : LocatedTrials, optional
-        The dev trials of the calibration.
+    dev_lists : dict, optional
+        Dev trials, or None, by what they are for: ``calibration``,
+        ``decision``.
     allow : bool
         Warn instead of refusing.
 
@@ -195,14 +196,17 @@ def check_inputs(lists, models, cohort, calibration=None, allow=False):
             )
     sources["the cohort"] = cohort.values()
     reasons = []
-    if calibration is not None:
+    used = {
+        name: located
+        for name, located in (dev_lists or {}).items()
+        if located is not None
+    }
+    for name, located in used.items():
         reasons += check_held_out(
-            calibration,
-            sources,
-            allow,
-            "the calibration would be too sure of itself",
+            located, sources, allow, f"the {name} would be too sure of itself"
         )
-        sources["the calibration list"] = calibration.speakers
+    for name, located in used.items():
+        sources[f"the {name} list"] = located.speakers
     for located in lists:
         reasons += check_held_out(located, sources, allow)
     for reason in reasons:

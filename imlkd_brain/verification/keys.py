@@ -74,6 +74,14 @@ OPTIONS = {
         null="no calibration",
         package=("sklearn", "calibration"),
     ),
+    "decision_list": Option(
+        "file",
+        "Dev trials for the threshold that models are used with.",
+        null="no threshold",
+    ),
+    "store_decision": flag(
+        "Whether the models' folders get that threshold."
+    ),
     "max_batch_seconds": number(
         "Seconds of audio in a batch.", above=0, high=1e9
     ),
@@ -116,6 +124,12 @@ def check_verification(values):
     check_cohort(
         values["cohort_csv"], values["score_norm"], values["mean_subtraction"]
     )
+    check_decision(
+        values["decision_list"],
+        values["store_decision"],
+        values["score_norm"],
+        values["mean_subtraction"],
+    )
 
 
 def check_cohort(cohort_csv, score_norm, mean_subtraction):
@@ -143,6 +157,42 @@ def check_cohort(cohort_csv, score_norm, mean_subtraction):
         raise UserError(
             "cohort_csv: score_norm and mean_subtraction need a cohort; give "
             "the train.csv in the save folder of a training run."
+        )
+
+
+def check_decision(
+    decision_list, store_decision, score_norm, mean_subtraction
+):
+    """Refuse options of the decision that do not go together.
+
+    Arguments
+    ---------
+    decision_list : str or None
+        The dev trials.
+    store_decision : bool
+        Whether the models' folders get the decision.
+    score_norm : str or None
+        Of the back end.
+    mean_subtraction : bool
+        Of the back end.
+
+    Raises
+    ------
+    UserError
+        If there are no dev trials, or scores are normalised by a cohort that
+        the model's folder does not have.
+    """
+    if store_decision and not decision_list:
+        raise UserError(
+            "store_decision: it needs dev trials, since a threshold from the "
+            "test trials would be judged by what it was fitted to; give "
+            "--decision_list, trials/dev.txt for example."
+        )
+    if decision_list and (score_norm or mean_subtraction):
+        raise UserError(
+            "decision_list: the threshold in a model's folder is of plain "
+            "cosines, so it cannot be measured with score_norm or "
+            "mean_subtraction; leave these out, or decision_list."
         )
 
 

@@ -167,7 +167,7 @@ def write_scores(output_folder, scored):
         of_list.setdefault(one.list_name, []).append(one)
     with replacing(output_folder / "scores.txt") as stream:
         columns = " ".join(
-            f"{_one_word(one.model)}@{duration}"
+            f"{one_word(one.model)}@{duration}"
             for one in next(iter(of_list.values()))
             for duration in one.scores
         )
@@ -175,10 +175,10 @@ def write_scores(output_folder, scored):
         for name, models in of_list.items():
             columns = [v for one in models for v in one.scores.values()]
             for line in _trial_lines(models[0].located.trials, columns):
-                stream.write(f"{_one_word(name)} {line}")
+                stream.write(f"{one_word(name)} {line}")
     for one in scored:
-        folder = output_folder / "scores" / _one_word(one.list_name)
-        folder = folder / _one_word(one.model)
+        folder = output_folder / "scores" / one_word(one.list_name)
+        folder = folder / one_word(one.model)
         folder.mkdir(parents=True, exist_ok=True)
         for duration, values in one.scores.items():
             columns = [values]
@@ -198,6 +198,6 @@ def _trial_lines(trials, columns):
         yield f"{enrol} {test} {int(label)} {line}\n"
 
 
-def _one_word(name):
+def one_word(name):
     """A name as one column and one path component."""
     return "_".join(name.replace("/", " ").split())

@@ -27,7 +27,7 @@ LEVELS = (
     ("nonfinite", "bookkeeping", "training", "options"),
     ("brain", "checkpoints", "trained_with"),
     ("verification", "explanation"),
-    ("comparison",),
+    ("comparison", "commands"),
     ("registry",),
     ("__main__",),
 )
@@ -87,7 +87,7 @@ def may_import(room, other):
     if room == "corpora":
         return other in CORPORA_MAY_IMPORT
     if other == "corpora":
-        return room == "__main__"
+        return room in ("commands", "__main__")
     mine, theirs = level_of(room), level_of(other)
     packages = {room_of(name) for name in MODULES if name.count(".") > 1}
     return theirs < mine or (theirs == mine and not {room, other} & packages)

@@ -13,7 +13,9 @@ On the corpus that installs itself (see the README):
 
 The output folder then holds results.json (every figure, with its convention),
 table.txt (the printed tables), scores.txt (one line a trial) and, for each
-list, a DET plot and a score histogram.
+list, a DET plot and a score histogram. With --decision_list (dev trials) it has
+each model's threshold and calibration too, and with --store_decision True the
+models' folders have them.
 
 Authors
     * IML-KD contributors
@@ -36,6 +38,10 @@ from imlkd_brain.locks import hold
 from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
+from imlkd_brain.verification.decisions import (
+    measure_decision,
+    write_decisions,
+)
 from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.figures import draw_plots
 from imlkd_brain.verification.inputs import (
@@ -76,9 +82,11 @@ def main(argv):
         "allow_repeated_trials": hparams["allow_repeated_trials"],
     }
     lists = open_lists(as_list(hparams["trial_lists"]), **corpus)
-    calibration = None
+    calibration, dev_trials = None, None
     if hparams["calibration_list"]:
         (calibration,) = open_lists([hparams["calibration_list"]], **corpus)
+    if hparams["decision_list"]:
+        (dev_trials,) = open_lists([hparams["decision_list"]], **corpus)
     back_end = BackEnd(
         crop_enrolment=hparams["crop_enrolment"],
         mean_subtraction=hparams["mean_subtraction"],
@@ -93,7 +101,11 @@ def main(argv):
         hparams["seed"],
     )
     check_inputs(
-        lists, models, cohort, calibration, hparams["allow_training_speakers"]
+        lists,
+        models,
+        cohort,
+        {"calibration": calibration, "decision": dev_trials},
+        hparams["allow_training_speakers"],
     )
 
     hold(hparams["output_folder"], "verification")
@@ -166,6 +178,18 @@ def main(argv):
     )
     write_whole(output_folder / "table.txt", table)
     print(f"\n{table}")
+
+    # The threshold that the models are used with
+    if dev_trials is not None:
+        decisions = {
+            name: measure_decision(model, embed, dev_trials, durations)
+            for name, model in models.items()
+        }
+        print(
+            write_decisions(
+                output_folder, decisions, models, hparams["store_decision"]
+            )
+        )
     logger.info(f"Results, scores and plots are in {output_folder}")
 
 
