@@ -17,6 +17,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import check_features, has_statistics
+from imlkd_brain.models.plain import build_plain
 from imlkd_brain.models.sources import (
     RUN_STATISTICS,
     best_checkpoint,
@@ -83,7 +84,8 @@ def load_speaker_model(source, device="cpu"):
     """Load a trained speaker model, strictly.
 
     The folder's YAML is executed, as in SpeechBrain's ``from_hparams``: load
-    only folders you trust.
+    only folders you trust. One of known classes, as our exports are, is not
+    executed, see :func:`imlkd_brain.models.plain.build_plain`.
 
     Arguments
     ---------
@@ -170,6 +172,9 @@ def load_speaker_model(source, device="cpu"):
 def _build(description, run=None):
     """Build the modules that a model's YAML describes; of a run only these."""
     try:
+        plain = build_plain(description)
+        if plain is not None:
+            return plain
         with open(description, encoding="utf-8") as stream:
             text = stream.read()
         if run is not None:

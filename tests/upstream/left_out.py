@@ -103,6 +103,7 @@ NAMES = {
             "has_statistics",
             "inherited_speakers",
             "utterance_key",
+            "build_plain",
             "is_name",
             "is_run",
             "run_of",
@@ -112,6 +113,7 @@ NAMES = {
             "SpeakerModel._apply",
             # Names that nothing reads then
             "imlkd_brain.models.export:norm",
+            "imlkd_brain.models.folder:plain",
             "train_kd:begun",
             "imlkd_brain.distillation.guidance:front_end",
             "train_kd:chunk",
@@ -204,7 +206,7 @@ EXAMPLES = (
 # What a sentence of a docstring must not speak of.
 OURS = (
     r"verify\.py|explain\.py|compare\.py|minivox|prototype|trained_with"
-    r"|docs/|caches?d?\b|decoupled|dist_loss|dev trials|public model|cohort"
+    r"|docs/|caches?d?\b|decoupled|dist_loss|dev trials|public model|cohort|build_plain"
     r"|model_size|one_sentence_errors|sha-256|loaded back|embedding stores"
 )
 # Pieces that read otherwise upstream, by module.

@@ -102,7 +102,7 @@ def test_a_hub_model_that_is_no_speaker_model(hub):
 
 
 def test_the_local_folder_needs_no_network(hub_model, monkeypatch):
-    monkeypatch.setattr(sources, "fetch", None)
+    monkeypatch.setattr("speechbrain.utils.fetching.fetch", None)
     wavs = 0.1 * torch.randn(2, 16000)
     model = load_speaker_model(hub_model)
     assert len(model.speakers) == len(model.classifier.weight) == len(SPEAKERS)
