@@ -53,7 +53,9 @@ def verify(arguments):
         lines.append(f"probability  {probability:.3f} (one speaker)")
     if threshold is not None:
         lines.append(f"threshold    {threshold:.3f}")
-        lines.append(f"decision     {'one speaker' if same else 'two speakers'}")
+        lines.append(
+            f"decision     {'one speaker' if same else 'two speakers'}"
+        )
     if min(seconds) < SHORT_SECONDS:
         lines.append(
             f"note         {min(seconds):.1f} s of speech on one side: short "

@@ -10,7 +10,11 @@ from ruamel.yaml.error import YAMLError
 
 from imlkd_brain.commands.common import say
 from imlkd_brain.commands.exit_codes import YES
-from imlkd_brain.models.decision import DECISION_FILE, fingerprint, read_decision
+from imlkd_brain.models.decision import (
+    DECISION_FILE,
+    fingerprint,
+    read_decision,
+)
 from imlkd_brain.models.features import hop_samples
 from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
 from imlkd_brain.models.shipped import default_model

@@ -188,4 +188,3 @@ def write_decisions(folder, decisions, models, store):
             f"({decision.list}, {decision.duration}; in {where})"
         )
     return "\n".join(lines)
-

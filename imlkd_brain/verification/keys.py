@@ -79,9 +79,7 @@ OPTIONS = {
         "Dev trials for the threshold that models are used with.",
         null="no threshold",
     ),
-    "store_decision": flag(
-        "Whether the models' folders get that threshold."
-    ),
+    "store_decision": flag("Whether the models' folders get that threshold."),
     "max_batch_seconds": number(
         "Seconds of audio in a batch.", above=0, high=1e9
     ),
@@ -160,9 +158,7 @@ def check_cohort(cohort_csv, score_norm, mean_subtraction):
         )
 
 
-def check_decision(
-    decision_list, store_decision, score_norm, mean_subtraction
-):
+def check_decision(decision_list, store_decision, score_norm, mean_subtraction):
     """Refuse options of the decision that do not go together.
 
     Arguments

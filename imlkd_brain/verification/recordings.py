@@ -27,9 +27,11 @@ BLOCK_SECONDS = 60.0  # longer recordings are embedded in parts
 FRAME_SECONDS = 0.01
 # A frame is sound within 40 dB of the loudest and above -80 dBFS.
 SOUND_RATIO, SOUND_FLOOR = 1e-2, 1e-4
-SUFFIXES = {
-    f".{name.lower()}" for name in soundfile.available_formats()
-} - {".raw", ".mat4", ".mat5"} | {".aif", ".aifc", ".oga", ".opus", ".sph"}
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {
+    ".raw",
+    ".mat4",
+    ".mat5",
+} | {".aif", ".aifc", ".oga", ".opus", ".sph"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,9 @@ def embed_recording(model, path):
         seconds += len(signal) / model.sample_rate
         sound += heard
         if heard >= LEAST_SECONDS:
-            embeddings.append(model.embed(signal[None].to(device))[0].cpu())
+            wavs = signal[None].to(device)
+            # With its length, as verify.py has it: the same to the bit.
+            embeddings.append(model.embed(wavs, wavs.new_ones(1))[0].cpu())
     if seconds < LEAST_SECONDS:
         raise UserError(
             f"{path}: too short ({seconds:.2f} s); give a recording of at "

@@ -14,7 +14,6 @@ import torch
 from helpers.public import SPEAKERS, write_encoder, write_hub_model, write_run
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.models import sources
 from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
 from imlkd_brain.models.sources import is_name, only_keys
 from speechbrain.inference.speaker import SpeakerRecognition
