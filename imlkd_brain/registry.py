@@ -16,6 +16,7 @@ from imlkd_brain.explanation import keys as explanation
 from imlkd_brain.files import write_whole
 from imlkd_brain.machine import RUN_OPTIONS
 from imlkd_brain.values import Schema
+from imlkd_brain.verification import export_keys
 from imlkd_brain.verification import keys as verification
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "options.md"
@@ -41,6 +42,7 @@ SCRIPTS = {
     "train_kd.py": Script(keys.SCHEMA, ("train_teacher.yaml", "iml_kd.yaml")),
     "verify.py": Script(verification.SCHEMA, ("eval.yaml",)),
     "explain.py": Script(explanation.SCHEMA, ("explain.yaml",)),
+    "export.py": Script(export_keys.SCHEMA, ("export.yaml",)),
     "compare.py": Script(comparison.SCHEMA, ("minivox/compare.yaml",)),
 }
 

@@ -188,7 +188,13 @@ class _MaskedTimeDelay(nn.Module):
         """(batch, 128, time) to (batch, 32, time)."""
         n_frames = frames.shape[-1]
         segments = avg_pool1d(frames, SEGMENT, SEGMENT, ceil_mode=True)
-        segments = segments.repeat_interleave(SEGMENT, dim=-1)[..., :n_frames]
+        if torch.onnx.is_in_onnx_export():
+            # repeat_interleave leaves an ONNX graph without a known rank.
+            repeated = segments.unsqueeze(-1).expand(-1, -1, -1, SEGMENT)
+            segments = repeated.flatten(-2)[..., :n_frames]
+        else:
+            segments = segments.repeat_interleave(SEGMENT, dim=-1)
+            segments = segments[..., :n_frames]
         context = frames.mean(-1, keepdim=True) + segments
         mask = torch.sigmoid(self.linear2(relu(self.linear1(context))))
         return self.linear_local(frames) * mask

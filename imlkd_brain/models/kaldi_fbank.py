@@ -66,9 +66,13 @@ class KaldiFbank(torch.nn.Module):
     def forward(self, wavs):
         """Return log-mel energies (batch, time, mel) of (batch, samples)."""
         frames = wavs.float().unfold(-1, self.n_window, self.n_hop)
-        frames = frames - frames.mean(-1, keepdim=True)
-        earlier = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        frames = (frames - PRE_EMPHASIS * earlier) * self.window
+        frames = self.shaped(frames)
         power = torch.fft.rfft(frames, n=self.n_fft).abs().square()
         energies = power @ self.filters
         return energies.clamp(min=torch.finfo(torch.float32).eps).log()
+
+    def shaped(self, frames):
+        """Return frames (..., samples) before their Fourier transform."""
+        frames = frames - frames.mean(-1, keepdim=True)
+        earlier = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        return (frames - PRE_EMPHASIS * earlier) * self.window

@@ -69,7 +69,8 @@ def wrong_values(option, depth=0):
             for value in _wrong_items(option.item, depth):
                 yield [value] * max(1, int(option.low or 1))
                 if option.single and not isinstance(value, list | dict):
-                    yield value
+                    if value is not None or option.null is None:
+                        yield value
     elif kind == "mapping" and depth < 3:
         if option.item:
             for value in _wrong_items(option.item, depth):

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Error rates of published small encoders on a trial list of ours.
+
+Crops, lists and error rates are those of verify.py, so that its models stand
+beside them. To run it, after the packages are there (see rivals.py):
+> python benchmarks/bench_rivals.py --data_folder DIR \
+    --trial_lists trials/fold0_test.txt --models student=results/iml_kd/1986
+
+Printed and written to bench_rivals.md and bench_rivals.json beside this file.
+Embeddings are kept in .cache, so that a run that was stopped goes on.
+
+Authors: IML-KD contributors
+"""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from bench_verification import processor  # noqa: E402
+from rivals import PACKAGES, RIVALS  # noqa: E402
+
+from imlkd_brain.data.crops import read_durations  # noqa: E402
+from imlkd_brain.errors import UserError, one_sentence_errors  # noqa: E402
+from imlkd_brain.files import write_json, write_whole  # noqa: E402
+from imlkd_brain.models.folder import load_speaker_model  # noqa: E402
+from imlkd_brain.verification.embeddings import Embedder  # noqa: E402
+from imlkd_brain.verification.inputs import (  # noqa: E402
+    check_inputs,
+    open_lists,
+)
+from imlkd_brain.verification.measures import (  # noqa: E402
+    Measures,
+    measure,
+)
+from imlkd_brain.verification.scorer import Scorer, score_lists  # noqa: E402
+
+RESULTS = HERE / "bench_rivals"
+# Where `make demo` builds it.
+MINIVOX = HERE.parent / "recipes/VoxCeleb/IMLKD/data/minivox"
+
+
+def arguments(argv):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_folder", default=str(MINIVOX))
+    parser.add_argument("--trial_lists", nargs="+", default=["trials/test.txt"])
+    parser.add_argument("--durations", nargs="+", default=["full", 3, 2, 1])
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=[],
+        help="models of ours beside them, NAME=FOLDER",
+    )
+    parser.add_argument("--rivals", nargs="*", default=list(RIVALS))
+    parser.add_argument("--packages", default=str(PACKAGES))
+    parser.add_argument("--seed", type=int, default=1986, help="of the crops")
+    parser.add_argument("--group_separator", default="-")
+    parser.add_argument("--bootstrap_samples", type=int, default=400)
+    parser.add_argument(
+        "--results", default=str(RESULTS), help="without its ending"
+    )
+    return parser.parse_args(argv)
+
+
+def opened_models(given):
+    """Every model by name, rivals first."""
+    unknown = [name for name in given.rivals if name not in RIVALS]
+    if unknown:
+        raise UserError(
+            f"--rivals {unknown[0]!r} is not known; give some of "
+            f"{', '.join(RIVALS)}."
+        )
+    models = {name: RIVALS[name](given.packages) for name in given.rivals}
+    for entry in given.models:
+        name, equals, folder = entry.partition("=")
+        if not equals:
+            raise UserError(f"--models {entry}: give it as NAME=FOLDER.")
+        models[name] = load_speaker_model(folder)
+    return models
+
+
+def seconds(text):
+    """A duration as verify.py takes it."""
+    try:
+        return float(text) if "." in str(text) else int(text)
+    except ValueError:
+        return text
+
+
+def tables(rows):
+    """Markdown: for each list EER by duration, groups below each other."""
+    durations = list(dict.fromkeys(row["duration"] for row in rows))
+    for name in dict.fromkeys(row["list"] for row in rows):
+        yield f"### {name}"
+        yield ""
+        yield f"| model | speakers | {' | '.join(durations)} |"
+        yield "|---|---" + "|---" * len(durations) + "|"
+        cells = {}
+        for row in rows:
+            if row["list"] == name:
+                text = f"{100 * row['eer']:.2f}"
+                if "eer_low" in row:
+                    text += (
+                        f" ({100 * row['eer_low']:.1f} to "
+                        f"{100 * row['eer_high']:.1f})"
+                    )
+                key = row["group"], row["model"]
+                cells.setdefault(key, {})[row["duration"]] = text
+        for group in dict.fromkeys(group for group, _ in cells):
+            for (found, model), texts in cells.items():
+                if found == group:
+                    listed = [texts.get(one, "-") for one in durations]
+                    yield f"| {model} | {group} | {' | '.join(listed)} |"
+        yield ""
+
+
+def main(argv):
+    """Embed, score, measure, write."""
+    given = arguments(argv)
+    torch.set_num_threads(1)
+    durations = read_durations([seconds(text) for text in given.durations])
+    models = opened_models(given)
+    lists = open_lists(given.trial_lists, given.data_folder)
+    ours = {k: m for k, m in models.items() if k not in RIVALS}
+    check_inputs(lists, ours, {})
+    embed = Embedder(
+        HERE / ".cache" / "embeddings",
+        seed=given.seed,
+        data_folder=given.data_folder,
+        readers=1,
+    )
+    measures = Measures(
+        group_separator=given.group_separator,
+        bootstrap_samples=given.bootstrap_samples,
+        seed=given.seed,
+    )
+    rows = []
+    for name, model in models.items():
+        for scored in score_lists(name, Scorer(model, embed), lists, durations):
+            rows += measure(scored, measures)
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{processor()}, torch {torch.__version__}",
+        "seed": given.seed,
+        "models": {name: model.source for name, model in models.items()},
+        "lists": {
+            one.trials.name: {
+                "trials": len(one.pairs),
+                "speakers": len(one.speakers),
+            }
+            for one in lists
+        },
+    }
+    command = " ".join(
+        os.path.relpath(part) if os.path.exists(part) else part for part in argv
+    )
+    lines = [
+        "## Small encoders that are published, on our trials",
+        "",
+        f"EER in %, with 95 % intervals over speakers; columns are seconds of "
+        f"test speech. {about['date']}, {about['machine']}, crops of seed "
+        f"{given.seed}. `python benchmarks/bench_rivals.py {command}`",
+        "",
+        *tables(rows),
+    ]
+    text = "\n".join(lines)
+    print(text)
+    write_whole(Path(f"{given.results}.md"), text)
+    write_json(Path(f"{given.results}.json"), {**about, "results": rows})
+    return json.loads(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main(sys.argv[1:])
