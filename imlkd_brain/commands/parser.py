@@ -14,6 +14,7 @@ import sys
 
 from imlkd_brain import __version__
 from imlkd_brain.commands.exit_codes import CODES
+from imlkd_brain.commands.quick_start import import_speechbrain
 from imlkd_brain.errors import UserError, one_sentence_errors
 
 CORPORA = ("minivox", "speechocean762")
@@ -76,6 +77,8 @@ def main(argv=None):
 def _function(place):
     """The function `module:name` of this package."""
     module, _, name = place.partition(":")
+    if module != "corpora":
+        import_speechbrain()
     module = importlib.import_module(f"imlkd_brain.commands.{module}")
     return getattr(module, name)
 
