@@ -6,6 +6,7 @@ To write docs/options.md anew:
 Authors: IML-KD contributors
 """
 
+import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,9 @@ def document():
 
 def main(argv):
     """Writes the page, to another path if one is given."""
-    path = Path(argv[0]) if argv else DOCUMENT
+    parser = argparse.ArgumentParser(description="Write docs/options.md anew.")
+    parser.add_argument("path", nargs="?", default=DOCUMENT, help="elsewhere")
+    path = parser.parse_args(argv).path
     write_whole(path, document())
     print(path)
 
