@@ -123,7 +123,9 @@ def check_pip(words):
     extras = set(setup["options.extras_require"])
     for word in words:
         match = re.fullmatch(r"(?:\.|imlkd_brain)\[(.*)\]", word)
-        if match and not set(match[1].split(",")) <= extras:
+        # An extra that is put in later is not known here.
+        given = set(match[1].split(",")) - {"DIR"} if match else set()
+        if not given <= extras:
             raise WrongCommand(f"setup.cfg has no extra {match[1]}")
 
 
@@ -186,6 +188,8 @@ def check_options(arguments, folder):
     """The YAML exists and has a key for every option."""
     if arguments[0].startswith("-"):
         raise WrongCommand(f"a YAML goes before {arguments[0]}")
+    # Help is printed, and nothing is read.
+    arguments = [word for word in arguments if word != "--help"]
     # A flag of SpeechBrain takes a value only when it is no flag.
     path, _, overrides = sb.parse_arguments(arguments)
     if not (folder / path).is_file():
