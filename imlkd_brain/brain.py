@@ -108,13 +108,8 @@ class IMLKDBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             return self._valid_loss(predictions, batch)
         target = self._target(batch)
-        cosines = predictions["raw"].student
-        loss = self.modules.compute_cost(
-            cosines.unsqueeze(1), target.unsqueeze(1)
-        )
-        correct = cosines.detach().argmax(-1) == target
-        self.means.add("loss_ce", loss)
-        self.means.add("accuracy", correct.float().mean())
+        labelled = self._labelled(target)
+        loss = self._speaker_loss(predictions["raw"].student, target, labelled)
         if not self.distils:
             self.means.add("loss", loss)
             return loss
@@ -129,6 +124,7 @@ class IMLKDBrain(sb.Brain):
                     target,
                     self._projection(),
                     step=self.optimizer_step,
+                    labelled=labelled,
                 )
             )
         distillation, weighted = objective.weighted(terms, self.optimizer_step)
@@ -139,6 +135,22 @@ class IMLKDBrain(sb.Brain):
             self._track_gradient_shares({"loss_ce": loss, **weighted})
         loss = loss + distillation
         self.means.add("loss", loss)
+        return loss
+
+    def _speaker_loss(self, cosines, target, labelled=None):
+        """AAM-softmax of the utterances that have a label."""
+        if labelled is not None:
+            self.means.add("labelled_share", len(labelled) / len(target))
+            if not len(labelled):
+                # In the graph all the same: DDP waits for every gradient.
+                return cosines.sum() * 0
+            cosines, target = cosines[labelled], target[labelled]
+        loss = self.modules.compute_cost(
+            cosines.unsqueeze(1), target.unsqueeze(1)
+        )
+        correct = cosines.detach().argmax(-1) == target
+        self.means.add("loss_ce", loss)
+        self.means.add("accuracy", correct.float().mean())
         return loss
 
     @property
@@ -184,6 +196,12 @@ class IMLKDBrain(sb.Brain):
         if self.hparams.wav_augment is not None:
             target = self.hparams.wav_augment.replicate_labels(target)
         return target
+
+    def _labelled(self, target):
+        """Rows that have a label, where some of the training data have none."""
+        if not getattr(self.hparams, "unlabelled_rows", False):
+            return None
+        return (target >= 0).nonzero().squeeze(1)
 
     def _step_seed(self, rank=0):
         """A number that only the seed, the batch and the rank decide.
@@ -366,6 +384,10 @@ class IMLKDBrain(sb.Brain):
                 **self.means.values(),
                 "seconds": self.means.seconds,
             }
+            if not self.validates:
+                # As SpeechBrain leaves an epoch, to be saved like that.
+                self.avg_train_loss, self.step = 0.0, 0
+                self._close_epoch(epoch, {}, stage_loss)
             return
         if self.trials is None:
             stats = {
@@ -375,30 +397,38 @@ class IMLKDBrain(sb.Brain):
         else:
             stats = self.trials.figures()
         if stage == sb.Stage.VALID:
-            meta = {
-                "epoch": epoch,
-                "updates": self.optimizer_step,
-                "lr": self.optimizer.param_groups[0]["lr"],
-            }
-            log_epoch(
-                self.hparams.loggers,
-                self.hparams.output_folder,
-                meta,
-                self.train_stats,
-                stats,
-            )
-            self.checkpointer.save_and_keep_only(
-                meta={
-                    self.dev_figure: float(stats[self.dev_figure]),
-                    "epoch": epoch,
-                },
-                min_keys=[self.dev_figure],
-                name=f"epoch_{epoch:03d}",
-            )
+            self._close_epoch(epoch, stats, stats[self.dev_figure])
+
+    def _close_epoch(self, epoch, stats, figure):
+        """Writes down an epoch and saves its checkpoint."""
+        meta = {
+            "epoch": epoch,
+            "updates": self.optimizer_step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        log_epoch(
+            self.hparams.loggers,
+            self.hparams.output_folder,
+            meta,
+            self.train_stats,
+            stats,
+        )
+        self.checkpointer.save_and_keep_only(
+            meta={self.dev_figure: float(figure), "epoch": epoch},
+            min_keys=[self.dev_figure],
+            name=f"epoch_{epoch:03d}",
+        )
+
+    @property
+    def validates(self):
+        """Whether there are dev trials or speakers to validate on."""
+        return not getattr(self.hparams, "without_validation", False)
 
     @property
     def dev_figure(self):
         """Name of the figure that is lowest for the best checkpoint."""
+        if not self.validates:
+            return "loss"
         return "ErrorRate" if self.trials is None else "EER"
 
     def _measuring(self):

@@ -33,6 +33,8 @@ MAY_CHANGE = {
             "valid_trials",
             "verification_file",
             "initial_weights",
+            "labelled_speakers",
+            "unlabelled_folder",
         )
     },
     "skip_prep": False,
@@ -59,6 +61,7 @@ LEFT_OUT = {
     "trained_with",
     "dev_trials",
     "start_from",
+    "labels",
     "open_teacher_cache",
     "open_answers",
     "teacher_prototypes",

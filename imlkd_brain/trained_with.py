@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import speechbrain as sb
+from imlkd_brain.data.labels import FOLDER, NONE
+from imlkd_brain.data.unlabelled_folder import ANNOTATION
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_json
@@ -152,12 +154,22 @@ class TrainingRecord:
             their utterances, wherever these lie. ``teacher`` and
             ``initial_weights``: folders of a model, known by its weights and
             description. ``teacher_answers``: a folder of stored answers, and
-            how many chunks of a row are read. Anything else by its bytes. None where the training
-            does without.
+            how many chunks of a row are read. ``unlabelled``: a folder of
+            audio and the save folder, which has its utterances.
+            ``labelled_speakers``: a file or ``none``. Anything else by its
+            bytes. None where the training does without.
         """
         for name, path in files.items():
-            if path is None or (name == "teacher_answers" and not path[0]):
+            pair = name in ("teacher_answers", "unlabelled")
+            if path is None or (pair and not path[0]):
                 self.content["data"][name] = None
+            elif name == "labelled_speakers" and path == NONE:
+                self.content["data"][name] = NONE
+            elif name == "unlabelled":
+                csv_file = os.path.join(path[1], FOLDER, ANNOTATION)
+                if os.path.isfile(csv_file):
+                    identity = annotation_identity(csv_file)
+                    self.content["data"][name] = identity
             elif name == "teacher_answers":
                 content = os.path.join(path[0], "answers.json")
                 if os.path.isfile(content):

@@ -30,6 +30,8 @@ READ_BY = {
     "initial_weights": "start_from",
     "teacher_cache": "open_teacher_cache",
     "teacher_answers": "open_answers",
+    "labelled_speakers": "labels",
+    "unlabelled_folder": "labels",
 }
 
 
@@ -214,6 +216,42 @@ def run_option(name, run_opts, hparams):
     if run_opts is not None and name in run_opts.overridden_args:
         return value
     return hparams.get(name, value)
+
+
+class NoClasses(torch.nn.Module):
+    """Stands for the classifier where no utterance has a label.
+
+    It gives a cosine for each of no speakers.
+
+    Example
+    -------
+    >>> NoClasses()(torch.ones(2, 1, 192)).shape
+    torch.Size([2, 1, 0])
+    """
+
+    def forward(self, embeddings):
+        """Return nothing, (batch, 1, 0), of embeddings (batch, 1, dim)."""
+        return embeddings[..., :0]
+
+
+def make_classifier(constructor, n_speakers):
+    """Return a new classifier of a number of speakers.
+
+    Arguments
+    ---------
+    constructor : callable
+        Called with ``out_neurons``.
+    n_speakers : int
+        Of the training data that have a label.
+
+    Returns
+    -------
+    torch.nn.Module
+        From (batch, 1, dim) to cosines (batch, 1, speakers).
+    """
+    if not n_speakers:
+        return NoClasses()
+    return constructor(out_neurons=n_speakers)
 
 
 def make_projection(student_dim, teacher_dim, seed):

@@ -3,6 +3,7 @@
 Authors: IML-KD contributors
 """
 
+import torch
 import torchaudio
 
 import speechbrain as sb
@@ -16,7 +17,13 @@ from speechbrain.utils.distributed import run_on_main
 
 
 def train_dataset(
-    annotation, data_folder, seconds, sample_rate, seed, speeds=(1.0,)
+    annotation,
+    data_folder,
+    seconds,
+    sample_rate,
+    seed,
+    speeds=(1.0,),
+    labels=None,
 ):
     """Return the training set and its random chunks.
 
@@ -35,6 +42,8 @@ def train_dataset(
     speeds : sequence of float
         Speed perturbation; every factor but 1.0 makes new speakers, named
         ``<speaker>-sp<factor>``.
+    labels : imlkd_brain.data.labels.Labels, optional
+        Says which utterances have a label; all of them have without it.
 
     Returns
     -------
@@ -43,7 +52,8 @@ def train_dataset(
     chunks : RandomChunks
         Set ``chunks.epoch`` when an epoch starts.
     """
-    rows = read_annotation(annotation, data_folder)
+    read = read_annotation if labels is None else labels.rows
+    rows = read(annotation, data_folder)
     if tuple(speeds) != (1.0,):
         rows = {
             _perturbed(key, speed): {
@@ -138,13 +148,17 @@ class SpeakerIndex:
     def __init__(self, encoder):
         self.encoder = encoder
 
-    def __call__(self, speaker):
+    def __call__(self, speaker, labelled=True):
         """Return the index of a speaker's name, int64, (1,)."""
+        if not labelled:
+            return torch.tensor([-1])
         return self.encoder.encode_sequence_torch([speaker])
 
 
 def index_speakers(dataset, encoder):
     """Let a dataset give ``spk_id_encoded``, a speaker's index, for ``spk_id``.
+
+    It is -1 for an utterance without a label.
 
     Arguments
     ---------
@@ -154,13 +168,16 @@ def index_speakers(dataset, encoder):
         The training speakers.
     """
     keys = [key for key in dataset.pipeline.output_mapping if key != "spk_id"]
+    takes = ["spk_id"]
+    if any("labelled" in row for row in dataset.data.values()):
+        takes.append("labelled")
     dataset.add_dynamic_item(
-        SpeakerIndex(encoder), takes="spk_id", provides="spk_id_encoded"
+        SpeakerIndex(encoder), takes=takes, provides="spk_id_encoded"
     )
     dataset.set_output_keys([*keys, "spk_id_encoded"])
 
 
-def valid_dataset(annotation, data_folder, sample_rate):
+def valid_dataset(annotation, data_folder, sample_rate, labels=None):
     """Return the validation set: the CSV's own segments, longest first.
 
     Arguments
@@ -171,13 +188,19 @@ def valid_dataset(annotation, data_folder, sample_rate):
         Stands for ``$data_root`` in the CSV.
     sample_rate : int
         In Hz.
+    labels : imlkd_brain.data.labels.Labels, optional
+        Says which utterances can be validated on.
 
     Returns
     -------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        Gives id, sig, spk_id and utterance (``speaker/session/file``).
+        Gives id, sig, spk_id and utterance (``speaker/session/file``). None
+        where there is nothing to validate on.
     """
-    rows = read_annotation(annotation, data_folder)
+    read = read_annotation if labels is None else labels.valid_rows
+    rows = read(annotation, data_folder)
+    if labels is not None and not rows:
+        return None
     length = {k: r["stop"] - r["start"] for k, r in rows.items()}
     order = sorted(rows, key=lambda key: (-length[key], key))
     dataset = sb.dataio.dataset.DynamicItemDataset(
@@ -227,11 +250,20 @@ def encode_speakers(dataset, path, expected=None, begun=True):
         If a training has begun with other speakers, if there are fewer than
         two, or if their number is not ``expected``.
     """
-    speakers = sorted({row["spk_id"] for row in dataset.data.values()})
-    if len(speakers) < 2:
+    rows = [r for r in dataset.data.values() if r.get("labelled", True)]
+    speakers = sorted({row["spk_id"] for row in rows})
+    if len(speakers) < 2 and len(rows) == len(dataset.data):
         raise UserError(
             "the training annotation has fewer than two speakers; check "
             "data_folder and the split."
+        )
+    if not speakers:
+        # Of unlabelled speech alone
+        return sb.dataio.encoder.CategoricalEncoder()
+    if len(speakers) < 2:
+        raise UserError(
+            f"labelled_speakers: {speakers[0]} is the only speaker with a "
+            "label; give two or more, or `--labelled_speakers none`."
         )
     if expected is not None and expected != len(speakers):
         raise UserError(

@@ -191,6 +191,9 @@ class VariantSampler(ReproducibleRandomSampler):
     drop_last : bool
         If True, items that are too few for all processes are left out;
         otherwise the last items are repeated.
+    order : ReproducibleRandomSampler, optional
+        Draws the rows of an epoch, as many as there are items here; a
+        permutation without it.
 
     Example
     -------
@@ -203,9 +206,16 @@ class VariantSampler(ReproducibleRandomSampler):
     """
 
     def __init__(
-        self, dataset, seed, batch_size, n_processes=1, drop_last=False
+        self,
+        dataset,
+        seed,
+        batch_size,
+        n_processes=1,
+        drop_last=False,
+        order=None,
     ):
         super().__init__(dataset, seed)
+        self.order = order
         self.n_variants = dataset.n_variants
         self.n_rows = len(dataset)
         self.block = batch_size * n_processes
@@ -218,10 +228,14 @@ class VariantSampler(ReproducibleRandomSampler):
         return self.n_items
 
     def __iter__(self):
-        rows = list(super().__iter__())
+        if self.order is not None:
+            self.order.set_epoch(self.epoch)
+        rows = list(self.order or super().__iter__())
         # Not DistributedSampler's repetitions: they have another variant.
         missing = max(0, self.n_items - self.n_rows)
-        rows = (rows + rows[-missing:] if missing else rows)[: self.n_items]
+        if missing and self.order is None:
+            rows += rows[-missing:]
+        rows = rows[: self.n_items]
         for place, row in enumerate(rows):
             if place % self.block == 0:
                 number = place // self.block

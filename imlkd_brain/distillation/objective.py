@@ -66,6 +66,17 @@ class Outputs:
             self, student=scale * self.student, teacher=scale * self.teacher
         )
 
+    def of_rows(self, rows):
+        """Return the same of some utterances, by their numbers."""
+        return replace(
+            self,
+            **{
+                name: value[rows]
+                for name, value in vars(self).items()
+                if value is not None
+            },
+        )
+
 
 class DistillationObjective:
     """``eta * sum_k w_k L_k`` over the branches and terms of one method.
@@ -245,6 +256,19 @@ class DistillationObjective:
         """Whether any term acts on segments of the chunks."""
         return self.integrates or self.needs("segment")
 
+    def attributes(self, mode):
+        """Whether the teacher is asked for attribution in a mode of ``I``."""
+        return (self.integrates and mode != "identity") or self.needs_attention
+
+    @property
+    def of_classes(self):
+        """Names of the terms that compare posteriors over speakers."""
+        return [
+            name
+            for name in self.terms
+            if {"logits", "target"} & {*TERMS[name.split("/")[1]].needs}
+        ]
+
     @property
     def integrates(self):
         """Whether any term acts on integrated inputs of segments."""
@@ -332,7 +356,13 @@ class DistillationObjective:
             )
 
     def branch_terms(
-        self, branch, outputs, target=None, projection=None, step=0
+        self,
+        branch,
+        outputs,
+        target=None,
+        projection=None,
+        step=0,
+        labelled=None,
     ):
         """The unweighted terms of one branch.
 
@@ -348,6 +378,9 @@ class DistillationObjective:
             From (B, D_s) to (B, D_t).
         step : int
             Updates done so far, which options that change depend on.
+        labelled : torch.Tensor, optional
+            Rows that have a true class; all have without it. Terms that need
+            one are of these alone, and zero where there are none.
 
         Returns
         -------
@@ -356,14 +389,23 @@ class DistillationObjective:
         """
         return {
             f"{branch}/{term}": self._term(
-                term, outputs, target, projection, step=step
+                term,
+                outputs,
+                target,
+                projection,
+                step=step,
+                labelled=labelled,
             )
             for term in self._terms_of(branch)
         }
 
-    def _term(self, name, outputs, target, projection, step):
+    def _term(self, name, outputs, target, projection, step, labelled=None):
         """One unweighted term, summed over the temperatures it is given."""
         term = TERMS[name]
+        if labelled is not None and "target" in term.needs:
+            if not len(labelled):
+                return outputs.student.sum() * 0
+            outputs, target = outputs.of_rows(labelled), target[labelled]
         known = {
             "logits": (outputs.student, outputs.teacher),
             "embeddings": (

@@ -87,13 +87,14 @@ def embed_dataset(
     home = next(model.parameters()).device
     model.to(device)
     front_end = FrontEnd(model, sample_rate or model.sample_rate).to(device)
-    n_items, step = len(dataset), PART * batch_size
+    rows = labelled_rows(dataset)
+    n_items, step = len(rows), PART * batch_size
     parts = []
     with tqdm(
         total=n_items, desc="teacher prototypes", dynamic_ncols=True
     ) as progress:
         for start in range(0, n_items, step):
-            items = range(start, min(start + step, n_items))
+            items = rows[start : start + step]
 
             def compute(items=items):
                 """Embed the utterances of one part."""
@@ -115,10 +116,16 @@ def embed_dataset(
             with torch.random.fork_rng(devices=[]):
                 name = f"{start:09d}"
                 parts.append(compute() if keep is None else keep(name, compute))
-            progress.update(items.stop - progress.n)
+            progress.update(min(start + step, n_items) - progress.n)
     model.to(home)
     embeddings, labels = zip(*parts)
     return torch.cat(embeddings), torch.cat(labels)
+
+
+def labelled_rows(dataset):
+    """Return the numbers of a training set's rows that have a label."""
+    rows = (dataset.data[name] for name in dataset.data_ids)
+    return [i for i, row in enumerate(rows) if row.get("labelled", True)]
 
 
 def kept_prototypes(dataset, device, model, n_speakers, path, options):
@@ -152,11 +159,17 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
         (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
     """
 
+    if not n_speakers:
+        # Of unlabelled speech alone: there are no classes.
+        return torch.zeros(0, model.embedding_dim)
     if hasattr(dataset, "stored_embeddings"):
         # The teacher has embedded these chunks before.
         embeddings, labels = dataset.stored_embeddings()
         if embeddings is not None:
-            return speaker_prototypes(embeddings, labels, n_speakers)
+            labelled = labels >= 0
+            return speaker_prototypes(
+                embeddings[labelled], labels[labelled], n_speakers
+            )
 
     key = _prototypes_key(model, dataset, n_speakers, options)
     whole = os.path.splitext(path)[0]
@@ -186,7 +199,9 @@ def _prototypes_key(model, dataset, n_speakers, options):
     digest = hashlib.sha256(
         f"{model.key} {n_speakers} {sorted(options.items())}".encode()
     )
-    for name, row in dataset.data.items():
+    for number in labelled_rows(dataset):
+        name = dataset.data_ids[number]
+        row = {k: v for k, v in dataset.data[name].items() if k != "labelled"}
         digest.update(f"{name} {sorted(row.items())}".encode())
         try:
             # All of a large corpus is not read for this.

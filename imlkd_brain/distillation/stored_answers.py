@@ -320,7 +320,9 @@ class Answers:
                     f"{speaker} there and of {row['spk_id']} here, and its "
                     "weights depend on that; give the walk's speakers."
                 )
-        speakers = {row["spk_id"] for row in rows.values()}
+        speakers = {
+            row["spk_id"] for row in rows.values() if row.get("labelled", True)
+        }
         theirs = {speaker for speaker, _ in self.store.utterances.values()}
         if target in OF_ALL_CLASSES and speakers != theirs:
             raise UserError(
@@ -330,7 +332,7 @@ class Answers:
                 "with `--attribution_target true_class`."
             )
 
-    def in_place_of(self, teacher, dataset):
+    def in_place_of(self, teacher, dataset, options=None):
         """Return what a training on stored answers has instead of others.
 
         Arguments
@@ -339,6 +341,10 @@ class Answers:
             Whose answers they should be.
         dataset : AnsweredSet
             Of :meth:`chunks_of`.
+        options : dict, optional
+            Of the training set's data loader, those of this object without
+            it. A ``sampler`` draws the rows of an epoch, see
+            :class:`imlkd_brain.data.labels.MixedBatches`.
 
         Returns
         -------
@@ -356,8 +362,9 @@ class Answers:
             "shared_features": teacher.front_end is None,
         }
         check_same(self.store.folder, self.store.content, ours)
-        options = {**self.loader_options}
-        if not options.pop("shuffle", False):
+        options = {**(options or self.loader_options)}
+        order = options.pop("sampler", None)
+        if not options.pop("shuffle", False) and order is None:
             raise UserError(
                 "train_dataloader_options: shuffle is not True, but a training "
                 "on stored answers draws the chunks of each batch; give "
@@ -369,6 +376,7 @@ class Answers:
             options["batch_size"],
             n_processes(),
             options.get("drop_last", False),
+            order,
         )
         return {
             "guidance": StoredGuidance(teacher, self.integrated),

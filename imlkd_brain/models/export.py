@@ -65,6 +65,13 @@ class TrainedModel:
     compute_features: torch.nn.Module = None
     mean_var_norm: torch.nn.Module = None
 
+    @property
+    def parts(self):
+        """Names of the trained networks; no classifier without speakers."""
+        if not len(self.label_encoder):
+            return ("embedding_model",)
+        return ("embedding_model", "classifier")
+
     def without_wrappers(self):
         """Return the same model with modules as the YAML describes them."""
         modules = {
@@ -141,7 +148,8 @@ def _describe(hyperparameters, model):
         source = YAML().load(stream)
     description = CommentedMap()
     description["sample_rate"] = model.sample_rate
-    for key in (*FEATURE_KEYS, "embedding_model", "classifier"):
+    parts = model.parts
+    for key in (*FEATURE_KEYS, *parts):
         if key not in source:
             raise UserError(
                 f"{hyperparameters}: the key `{key}` is missing, so the model "
@@ -152,28 +160,31 @@ def _describe(hyperparameters, model):
     _check_statistics(hyperparameters, description, model.mean_var_norm)
     # In training the number of speakers is derived from the data, so the
     # YAML holds a constructor (!name:) that inference needs as an object.
-    classifier_node = description["classifier"]
-    tag = classifier_node.tag.value
-    classifier_node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
-    classifier_node["out_neurons"] = len(model.label_encoder)
+    if "classifier" in parts:
+        node = description["classifier"]
+        tag = node.tag.value
+        node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
+        node["out_neurons"] = len(model.label_encoder)
     # SpeakerRecognition asks for this module even where it is not used.
     description["mean_var_norm_emb"] = _new(
         "speechbrain.processing.features.InputNormalization",
         norm_type="global",
         std_norm=False,
     )
-    description["label_encoder"] = _new(
-        "speechbrain.dataio.encoder.CategoricalEncoder"
-    )
+    loadables = [*parts]
+    if "classifier" in parts:
+        loadables.append("label_encoder")
+        description["label_encoder"] = _new(
+            "speechbrain.dataio.encoder.CategoricalEncoder"
+        )
     # Without it SpeechBrain's classes resample every file to 16 kHz.
     description["audio_normalizer"] = _new(
         "speechbrain.dataio.preprocess.AudioNormalizer",
         sample_rate=model.sample_rate,
     )
     description["modules"] = _references(
-        [*FEATURE_KEYS, "embedding_model", "classifier", "mean_var_norm_emb"]
+        [*FEATURE_KEYS, *parts, "mean_var_norm_emb"]
     )
-    loadables = ["embedding_model", "classifier", "label_encoder"]
     if has_statistics(model.mean_var_norm):
         loadables.append("mean_var_norm")
     description["pretrainer"] = _new(
@@ -204,11 +215,12 @@ def _check_statistics(hyperparameters, description, mean_var_norm):
 
 def _save_modules(folder, model):
     """Write the checkpoints of an inference folder."""
-    for name in ("embedding_model", "classifier"):
+    for name in model.parts:
         state = getattr(model, name).state_dict()
         state = {key: value.detach().cpu() for key, value in state.items()}
         torch.save(state, folder / f"{name}.ckpt")
-    model.label_encoder.save(folder / "label_encoder.ckpt")
+    if "classifier" in model.parts:
+        model.label_encoder.save(folder / "label_encoder.ckpt")
     norm = model.mean_var_norm
     if has_statistics(norm):
         torch.save(
@@ -369,6 +381,7 @@ def export_training(
     folders,
     trained_with=None,
     teacher=None,
+    heard=(),
 ):
     """Write the inference folder of a training.
 
@@ -386,6 +399,8 @@ def export_training(
         See :func:`export_inference_folder`.
     teacher : imlkd_brain.distillation.teacher.Teacher, optional
         The teacher, whose speakers are stored with the model.
+    heard : sequence of str
+        Speakers of its unlabelled speech, stored with them.
 
     Returns
     -------
@@ -406,12 +421,12 @@ def export_training(
         output_folder / "hyperparams.yaml",
         model,
         trained_with,
-        inherited_speakers(save_folder, teacher),
+        inherited_speakers(save_folder, teacher, heard),
     )
 
 
-def inherited_speakers(save_folder, teacher=None):
-    """Return the speakers that a model learnt from teacher or first weights.
+def inherited_speakers(save_folder, teacher=None, heard=()):
+    """Return the speakers a model learnt without classes of its own.
 
     Arguments
     ---------
@@ -419,6 +434,8 @@ def inherited_speakers(save_folder, teacher=None):
         Where :func:`imlkd_brain.models.initial_weights.keep_speakers` wrote.
     teacher : object, optional
         The teacher, if it was loaded.
+    heard : sequence of str
+        Speakers of unlabelled speech.
 
     Returns
     -------
@@ -426,4 +443,5 @@ def inherited_speakers(save_folder, teacher=None):
         Sorted.
     """
     names = read_names(Path(save_folder) / TEACHER_SPEAKERS)
-    return sorted({*names, *getattr(teacher, "learnt_speakers", ())})
+    learnt = getattr(teacher, "learnt_speakers", ())
+    return sorted({*names, *learnt, *heard})

@@ -20,6 +20,10 @@ KEYS = {
             "teacher_cache",
             "open_answers",
             "answers",
+            "labels",
+            "labelled_speakers",
+            "unlabelled_folder",
+            "labelled_share",
             "teacher_answers",
             "answers_variants",
             "answers_fields",
@@ -120,6 +124,8 @@ NAMES = {
             "train_kd:mode",
             "train_kd:seen",
             "train_kd:trained_with",
+            "train_kd:told",
+            "IMLKDBrain._labelled",
         )
     ),
 }
@@ -140,14 +146,21 @@ ATTRIBUTES = {
             "means_before",
             "_share_statistics",
             "batch_isfinite",
+            "of_rows",
         )
     ),
     "learnt_speakers": True,
+    "validates": True,
 }
 PARAMETERS = {
     "encode_speakers": {"expected": None},
     "train": {"trained_with": None},
-    "export_training": {"trained_with": None, "teacher": None},
+    "train_dataset": {"labels": None},
+    "valid_dataset": {"labels": None},
+    "_speaker_loss": {"labelled": None},
+    "branch_terms": {"labelled": None},
+    "_term": {"labelled": None},
+    "export_training": {"trained_with": None, "teacher": None, "heard": ()},
     "export_inference_folder": {"trained_with": None, "teacher_speakers": ()},
     "TrainedModel": {"compute_features": None, "mean_var_norm": None},
     "SpeakerModel": {"key": None, "teacher_speakers": ()},
@@ -236,10 +249,12 @@ TEXTS = {
         ),
         '_file": hparams["verification_file"]': '_file": trials',
         '    teacher = hparams["teacher"] if distils(hparams) else None\n': "",
-        '        kwargs={"trained_with": trained_with, "teacher": teacher},\n': "",
-        'objective, integrated = hparams["objective"], hparams': (
-            "integrated = hparams"
+        "        kwargs=told,\n": "",
+        'objective, integrated = map(hparams.get, ("objective", '
+        '"integrated_inputs"))': (
+            'integrated = hparams.get("integrated_inputs")'
         ),
+        "    if objective is None": '    if "objective" not in hparams',
         "features.frame_rate(seen[0], rate)": (
             'features.frame_rate(hparams["compute_features"], rate)'
         ),
@@ -249,9 +264,14 @@ TEXTS = {
         ),
         "Guidance(teacher, integrated, **more)": "Guidance(teacher, integrated)",
         # The comment stands above a statement that goes.
-        '    if not hparams["skip_prep"]:\n': (
+        '    if not hparams["skip_prep"] and hparams["data_folder"] is not '
+        "None:\n": (
             "    # Dataset prep (parsing VoxCeleb into csv files)\n"
             '    if not hparams["skip_prep"]:\n'
+        ),
+        "    if valid_data is not None and hparams": "    if hparams",
+        'training.make_classifier(hparams["classifier"], len(encoder))': (
+            'hparams["classifier"](out_neurons=len(encoder))'
         ),
     },
     "imlkd_brain.distillation.guidance": {

@@ -68,7 +68,7 @@ def check_before_teaching(hparams):
 
 def prepare(hparams):
     """Makes the CSV of all utterances that the teacher is asked about."""
-    if hparams["skip_prep"]:
+    if hparams["skip_prep"] or hparams["data_folder"] is None:
         return
     options = {
         "data_folder": hparams["data_folder"],
@@ -95,6 +95,7 @@ def dataio_prep(hparams, recipe):
         hparams["sample_rate"],
         hparams["seed"],
         hparams["speed_perturb"],
+        hparams["labels"],
     )
     encoder = datasets.encode_speakers(
         train_data,
@@ -132,7 +133,10 @@ def begin(hparams, run_opts):
     if hparams["answers_fields"] == ["chunk"]:
         # Embeddings of chunks depend on no classes.
         prototypes = no_prototypes
-    teacher = hparams["teacher"](speakers=speakers, prototypes=prototypes)
+    classes = hparams["teacher_classes"] if speakers else "prototypes"
+    teacher = hparams["teacher"](
+        speakers=speakers, classes=classes, prototypes=prototypes
+    )
     guidance = RecipeGuidance(
         teacher, hparams["integrated_inputs"], hparams["sample_rate"]
     )

@@ -2,16 +2,11 @@
 """Recipe for training a speaker embedding model with or without a teacher.
 
 A student learns from its teacher's integrated inputs (Integrated Gradients over
-segments of various durations) on three levels, or by a baseline: see `method`
-in the YAML.
+segments of various durations) on three levels, or by a baseline (`method`).
 
 To run this recipe, first train a teacher, then the student:
 > python train_kd.py hparams/train_teacher.yaml --data_folder /path/to/VoxCeleb1
 > python train_kd.py hparams/iml_kd.yaml --data_folder /path/to/VoxCeleb1
-
-On the corpus that installs itself (see the README):
-> python train_kd.py hparams/minivox/train_teacher.yaml --data_folder DIR
-> python train_kd.py hparams/minivox/iml_kd.yaml --data_folder DIR
 
 The trained model is left in <output_folder>/inference, ready for SpeechBrain's
 `SpeakerRecognition.from_hparams`, verify.py and explain.py.
@@ -50,21 +45,25 @@ def distils(hparams):
 
 def dataio_prep(hparams):
     """Creates the datasets, their pipelines and the label encoder."""
+    folder, rate = hparams["data_folder"], hparams["sample_rate"]
+    labels = hparams.get("labels")
     train_data, hparams["chunks"] = datasets.train_dataset(
         hparams["train_annotation"],
-        hparams["data_folder"],
+        folder,
         hparams["sentence_len"],
-        hparams["sample_rate"],
+        rate,
         hparams["seed"],
         hparams["speed_perturb"],
+        labels,
     )
+    if labels is not None:
+        loader_options = hparams["train_dataloader_options"]
+        hparams.update(labels.settings(train_data, loader_options))
     if hparams.get("answers") is not None:
         augment = hparams["wav_augment"]
         train_data = hparams["answers"].chunks_of(train_data, augment)
     annotation = hparams["valid_annotation"]
-    valid_data = datasets.valid_dataset(
-        annotation, hparams["data_folder"], hparams["sample_rate"]
-    )
+    valid_data = datasets.valid_dataset(annotation, folder, rate, labels)
     if "dev_trials" in hparams:
         trials = hparams["dev_trials"].open(valid_data, train_data)
         hparams["dev_trials"] = trials
@@ -75,7 +74,7 @@ def dataio_prep(hparams):
         begun=bool(hparams["checkpointer"].list_checkpoints()),
     )
     datasets.index_speakers(train_data, encoder)
-    if hparams.get("dev_trials") is None:
+    if valid_data is not None and hparams.get("dev_trials") is None:
         datasets.check_known_speakers(valid_data, encoder, annotation)
         datasets.index_speakers(valid_data, encoder)
     return train_data, valid_data, encoder
@@ -89,9 +88,11 @@ def check_before_training(hparams):
     rate = hparams["sample_rate"]
     seen = hparams["compute_features"], hparams["mean_var_norm"], rate
     features.check_features(*seen)
-    if "objective" not in hparams:
+    objective, integrated = map(hparams.get, ("objective", "integrated_inputs"))
+    if "labels" in hparams:
+        hparams["labels"].check(objective, integrated)
+    if objective is None:
         return
-    objective, integrated = hparams["objective"], hparams["integrated_inputs"]
     # A duration in seconds becomes one in frames of these features.
     integrated.frame_rate = features.frame_rate(seen[0], rate)
     chunk, model = hparams["sentence_len"], hparams["embedding_model"]
@@ -113,8 +114,8 @@ def add_speaker_modules(hparams, run_opts, encoder, n_train):
     if "objective" in hparams:
         n_epochs = hparams["epoch_counter"].limit
         hparams["objective"].plan(n_epochs * n_updates)
-    hparams["classifier"] = hparams["classifier"](out_neurons=len(encoder))
-    hparams["modules"]["classifier"] = hparams["classifier"]
+    classifier = training.make_classifier(hparams["classifier"], len(encoder))
+    hparams["modules"]["classifier"] = hparams["classifier"] = classifier
     steps = hparams["lr_step_epochs"] * n_updates
     hparams["lr_annealing"] = hparams["lr_annealing"](step_size=steps)
     kept = ["classifier", "lr_annealing"]
@@ -130,15 +131,18 @@ def add_teacher(hparams, run_opts, encoder, train_data):
     if "teacher_prototypes" in hparams:
         where = train_data, training.device_of(run_opts, hparams)
         options["prototypes"] = partial(hparams["teacher_prototypes"], *where)
+        if not len(encoder):
+            options["classes"] = "prototypes"  # of nobody
     teacher, objective = hparams["teacher"](**options), hparams["objective"]
     hparams["teacher"] = teacher
+    loader_options = hparams["train_dataloader_options"]
     if hparams.get("answers") is not None:
-        hparams.update(hparams["answers"].in_place_of(teacher, train_data))
+        taught = teacher, train_data, loader_options
+        hparams.update(hparams["answers"].in_place_of(*taught))
     else:
         integrated = hparams["integrated_inputs"]
         more = {"sample_rate": hparams["sample_rate"]}
         if "open_teacher_cache" in hparams:
-            loader_options = hparams["train_dataloader_options"]
             n_batches = training.all_batches(len(train_data), loader_options)
             seen = objective, integrated, n_batches, hparams["wav_augment"]
             more["cache"] = hparams["open_teacher_cache"](*seen, teacher)
@@ -168,10 +172,7 @@ def main(argv):
 
 def train(hparams_file, hparams, run_opts, overrides, trained_with):
     """Does what has the output folder to itself."""
-    # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
-
-    # Create experiment directory
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
@@ -180,7 +181,7 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
 
     # Dataset prep (parsing VoxCeleb or MiniVox into csv files)
     begun = bool(hparams["checkpointer"].list_checkpoints())
-    if not hparams["skip_prep"]:
+    if not hparams["skip_prep"] and hparams["data_folder"] is not None:
         options = {
             "data_folder": hparams["data_folder"],
             "save_folder": hparams["save_folder"],
@@ -204,8 +205,7 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
     if distils(hparams):
         add_teacher(hparams, run_opts, encoder, train_data)
     if trained_with is not None:
-        # Again, with the annotations that were prepared just now
-        trained_with.keep()
+        trained_with.keep()  # again, with what was prepared just now
     if "start_from" in hparams:
         speakers = training.speaker_names(encoder)
         hparams["start_from"](hparams["modules"], speakers, begun)
@@ -213,7 +213,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
     hparams["loggers"] = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
         hparams["loggers"].append(hparams["tensorboard_logger"]())
-
     brain = IMLKDBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -235,10 +234,12 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
         brain.on_evaluate_start(min_key=brain.dev_figure)
     folders = hparams["output_folder"], hparams["save_folder"]
     teacher = hparams["teacher"] if distils(hparams) else None
+    told = {"trained_with": trained_with, "teacher": teacher}
+    told["heard"] = getattr(hparams.get("labels"), "speakers", ())
     run_on_main(
         export.export_training,
         args=[brain.modules, encoder, hparams["sample_rate"], folders],
-        kwargs={"trained_with": trained_with, "teacher": teacher},
+        kwargs=told,
     )
     logger.info(f"Trained model: {folders[0]}/inference")
 
