@@ -75,7 +75,28 @@ _URL = {"null": "nothing is downloaded", "optional": True}
 _NOISE = {"null": "no such audio", "optional": True}
 # Keys of a training's YAML.
 OPTIONS = {
-    "data_folder": data_folder(),
+    "data_folder": data_folder(null="an unlabelled folder alone"),
+    "labelled_speakers": Option(
+        "file",
+        "Names the speakers with a label, one a line; none: nobody has one.",
+        words=("none",),
+        null="all speakers of the data folder",
+        optional=True,
+    ),
+    "unlabelled_folder": Option(
+        "folder",
+        "More audio to train on, without a label.",
+        null="none",
+        optional=True,
+    ),
+    "labelled_share": number(
+        "Share of labelled utterances in a batch.",
+        above=0,
+        high=1,
+        null="that of the data, two utterances at least",
+        optional=True,
+    ),
+    "labels": built("Says which utterances have a label.", optional=True),
     "data_folder_noise": Option(
         "folder",
         "Where noises lie or are downloaded to.",

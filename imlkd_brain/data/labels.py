@@ -99,13 +99,6 @@ class Labels:
             Naming the key and the way out.
         """
         self.objective, self.integrated = objective, integrated
-        share = self.labelled_share
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if share is not None and not (number and 0 < share < 1):
-            raise UserError(
-                f"labelled_share: {share!r} should be a share of a batch "
-                "between 0 and 1, or null for that of the data."
-            )
         path = self.labelled_speakers
         if path not in (None, NONE):
             read_speakers(path)
