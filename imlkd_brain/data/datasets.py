@@ -148,17 +148,26 @@ class SpeakerIndex:
     def __init__(self, encoder):
         self.encoder = encoder
 
-    def __call__(self, speaker, labelled=True):
+    def __call__(self, speaker):
         """Return the index of a speaker's name, int64, (1,)."""
-        if not labelled:
-            return torch.tensor([-1])
         return self.encoder.encode_sequence_torch([speaker])
+
+
+class LabelledIndex(SpeakerIndex):
+    """A :class:`SpeakerIndex` where utterances may have no label."""
+
+    def __call__(self, speaker, labelled):
+        """Return the index, -1 without a label, int64, (1,)."""
+        return super().__call__(speaker) if labelled else torch.tensor([-1])
+
+
+def has_unlabelled(dataset):
+    """Whether some utterances of a training set may have no label."""
+    return any("labelled" in row for row in dataset.data.values())
 
 
 def index_speakers(dataset, encoder):
     """Let a dataset give ``spk_id_encoded``, a speaker's index, for ``spk_id``.
-
-    It is -1 for an utterance without a label.
 
     Arguments
     ---------
@@ -168,12 +177,10 @@ def index_speakers(dataset, encoder):
         The training speakers.
     """
     keys = [key for key in dataset.pipeline.output_mapping if key != "spk_id"]
-    takes = ["spk_id"]
-    if any("labelled" in row for row in dataset.data.values()):
-        takes.append("labelled")
-    dataset.add_dynamic_item(
-        SpeakerIndex(encoder), takes=takes, provides="spk_id_encoded"
-    )
+    index, takes = SpeakerIndex(encoder), ["spk_id"]
+    if has_unlabelled(dataset):
+        index, takes = LabelledIndex(encoder), ["spk_id", "labelled"]
+    dataset.add_dynamic_item(index, takes=takes, provides="spk_id_encoded")
     dataset.set_output_keys([*keys, "spk_id_encoded"])
 
 
@@ -250,20 +257,16 @@ def encode_speakers(dataset, path, expected=None, begun=True):
         If a training has begun with other speakers, if there are fewer than
         two, or if their number is not ``expected``.
     """
-    rows = [r for r in dataset.data.values() if r.get("labelled", True)]
+    rows = dataset.data.values()
+    if has_unlabelled(dataset):
+        rows = [row for row in rows if row["labelled"]]
+        if not rows:
+            return sb.dataio.encoder.CategoricalEncoder()
     speakers = sorted({row["spk_id"] for row in rows})
-    if len(speakers) < 2 and len(rows) == len(dataset.data):
+    if len(speakers) < 2:
         raise UserError(
             "the training annotation has fewer than two speakers; check "
             "data_folder and the split."
-        )
-    if not speakers:
-        # Of unlabelled speech alone
-        return sb.dataio.encoder.CategoricalEncoder()
-    if len(speakers) < 2:
-        raise UserError(
-            f"labelled_speakers: {speakers[0]} is the only speaker with a "
-            "label; give two or more, or `--labelled_speakers none`."
         )
     if expected is not None and expected != len(speakers):
         raise UserError(

@@ -194,6 +194,11 @@ class Labels:
                 f"{n_rows}."
             )
             return {key: rows[key] for key in have}
+        if len(labelled) == 1:
+            raise UserError(
+                f"labelled_speakers: {min(labelled)} is the only speaker with "
+                "a label; give two or more, or `--labelled_speakers none`."
+            )
         self._check_unlabelled(bool(have))
         have = set(have)
         rows = {

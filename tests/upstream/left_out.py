@@ -125,7 +125,10 @@ NAMES = {
             "train_kd:seen",
             "train_kd:trained_with",
             "train_kd:told",
+            "train_kd:loader_options",
             "IMLKDBrain._labelled",
+            "imlkd_brain.brain:labelled",
+            "has_unlabelled",
         )
     ),
 }
@@ -270,6 +273,14 @@ TEXTS = {
             '    if not hparams["skip_prep"]:\n'
         ),
         "    if valid_data is not None and hparams": "    if hparams",
+        '    folder, rate = hparams["data_folder"], hparams["sample_rate"]\n': "",
+        "        folder,\n": '        hparams["data_folder"],\n',
+        "        rate,\n": '        hparams["sample_rate"],\n',
+        "datasets.valid_dataset(annotation, folder, rate, labels)": (
+            "datasets.valid_dataset(\n"
+            '        annotation, hparams["data_folder"], hparams["sample_rate"]\n'
+            "    )"
+        ),
         'training.make_classifier(hparams["classifier"], len(encoder))': (
             'hparams["classifier"](out_neurons=len(encoder))'
         ),
@@ -300,6 +311,9 @@ TEXTS = {
         "Segments of a batch: plain, as ``I(x_d)``, and their time weights.": (
             "``I(x_d)`` of a batch in the features of each, and the gap."
         ),
+    },
+    "imlkd_brain.brain": {
+        " of the utterances that have a label": "",
     },
     "imlkd_brain.data.datasets": {
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
