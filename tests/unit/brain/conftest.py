@@ -75,7 +75,7 @@ def make(corpus, teacher, tmp_path, monkeypatch):
         train, valid, encoder = train_kd.dataio_prep(hparams)
         train_kd.add_speaker_modules(hparams, options, encoder, len(train))
         if hparams["objective"].needs_teacher:
-            hparams["teacher"] = lambda speakers, prototypes: teacher
+            hparams["teacher"] = lambda **_: teacher
             train_kd.add_teacher(hparams, options, encoder, train)
         hparams["loggers"] = [hparams["train_logger"]]
         brain = IMLKDBrain(
