@@ -17,9 +17,8 @@ from imlkd_brain.bookkeeping import EpochMeans, log_epoch
 from imlkd_brain.distillation.attention import PoolingAttention
 from imlkd_brain.distillation.batchnorm import batchnorm_policy
 from imlkd_brain.distillation.gradient_shares import gradient_shares
-from imlkd_brain.distillation.guidance import View
+from imlkd_brain.distillation.guidance import Outputs, View
 from imlkd_brain.distillation.methods import BRANCHES
-from imlkd_brain.distillation.objective import Outputs
 from imlkd_brain.errors import UserError
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
 from imlkd_brain.precision import full_float32

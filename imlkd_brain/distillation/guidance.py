@@ -3,7 +3,7 @@
 Authors: IML-KD contributors
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,6 +11,58 @@ from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.distillation.front_end import carried_weights
 from imlkd_brain.distillation.integrated_inputs import gated
 from imlkd_brain.precision import full_float32
+
+
+@dataclass
+class Outputs:
+    """What student and teacher say of one branch's inputs.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        The student's cosines, or logits after :meth:`scaled`, (B, C).
+    student_embeddings : torch.Tensor
+        Shape (B, D_s).
+    teacher : torch.Tensor or None
+        The teacher's cosines or logits, (B, C). None where no term needs a
+        teacher.
+    teacher_embeddings : torch.Tensor or None
+        Shape (B, D_t).
+    attention : torch.Tensor or None
+        Scores (B, channels, T) of the student's pooling, where asked for.
+    weights : torch.Tensor or None
+        Time weights of the teacher, (B, T), where asked for.
+
+    Example
+    -------
+    >>> outputs = Outputs(torch.ones(1, 2), None, torch.zeros(1, 2))
+    >>> outputs.scaled(30).student
+    tensor([[30., 30.]])
+    """
+
+    student: torch.Tensor
+    student_embeddings: torch.Tensor
+    teacher: torch.Tensor = None
+    teacher_embeddings: torch.Tensor = None
+    attention: torch.Tensor = None
+    weights: torch.Tensor = None
+
+    def scaled(self, scale):
+        """Return the same with logits, ``scale`` times the cosines."""
+        return replace(
+            self, student=scale * self.student, teacher=scale * self.teacher
+        )
+
+    def of_rows(self, rows):
+        """Return the same of some utterances, by their numbers."""
+        return replace(
+            self,
+            **{
+                name: value[rows]
+                for name, value in vars(self).items()
+                if value is not None
+            },
+        )
 
 
 @dataclass

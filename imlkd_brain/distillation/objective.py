@@ -7,7 +7,6 @@ Authors: IML-KD contributors
 """
 
 import math
-from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,58 +23,6 @@ from imlkd_brain.distillation.schedules import remaining
 from imlkd_brain.distillation.terms import TERMS
 from imlkd_brain.errors import UserError
 from imlkd_brain.values import check_given
-
-
-@dataclass
-class Outputs:
-    """What student and teacher say of one branch's inputs.
-
-    Arguments
-    ---------
-    student : torch.Tensor
-        The student's cosines, or logits after :meth:`scaled`, (B, C).
-    student_embeddings : torch.Tensor
-        Shape (B, D_s).
-    teacher : torch.Tensor or None
-        The teacher's cosines or logits, (B, C). None where no term needs a
-        teacher.
-    teacher_embeddings : torch.Tensor or None
-        Shape (B, D_t).
-    attention : torch.Tensor or None
-        Scores (B, channels, T) of the student's pooling, where asked for.
-    weights : torch.Tensor or None
-        Time weights of the teacher, (B, T), where asked for.
-
-    Example
-    -------
-    >>> outputs = Outputs(torch.ones(1, 2), None, torch.zeros(1, 2))
-    >>> outputs.scaled(30).student
-    tensor([[30., 30.]])
-    """
-
-    student: torch.Tensor
-    student_embeddings: torch.Tensor
-    teacher: torch.Tensor = None
-    teacher_embeddings: torch.Tensor = None
-    attention: torch.Tensor = None
-    weights: torch.Tensor = None
-
-    def scaled(self, scale):
-        """Return the same with logits, ``scale`` times the cosines."""
-        return replace(
-            self, student=scale * self.student, teacher=scale * self.teacher
-        )
-
-    def of_rows(self, rows):
-        """Return the same of some utterances, by their numbers."""
-        return replace(
-            self,
-            **{
-                name: value[rows]
-                for name, value in vars(self).items()
-                if value is not None
-            },
-        )
 
 
 class DistillationObjective:
@@ -154,6 +101,7 @@ class DistillationObjective:
     >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
     >>> logits = torch.tensor([[5.0, 0.0]], requires_grad=True)
+    >>> from imlkd_brain.distillation.guidance import Outputs
     >>> outputs = Outputs(logits, None, torch.zeros(1, 2))
     >>> terms = objective.branch_terms("raw", outputs)
     >>> loss, weighted = objective.weighted(terms, step=0)
@@ -370,7 +318,7 @@ class DistillationObjective:
         ---------
         branch : str
             A row of the table.
-        outputs : Outputs
+        outputs : imlkd_brain.distillation.guidance.Outputs
             Logits and embeddings of student and teacher on this branch.
         target : torch.Tensor, optional
             True classes, shape (B,), int64.

@@ -31,6 +31,7 @@ from imlkd_brain.models.folder import (
     read_names,
 )
 
+NETWORKS = ("embedding_model", "classifier")
 FEATURE_KEYS = ("compute_features", "mean_var_norm")
 HEADER = "# Speaker embedding model, written by recipes/VoxCeleb/IMLKD\n"
 PARALLEL = (DataParallel, DistributedDataParallel)
@@ -66,11 +67,14 @@ class TrainedModel:
     mean_var_norm: torch.nn.Module = None
 
     @property
-    def parts(self):
+    def networks(self):
         """Names of the trained networks; no classifier without speakers."""
-        if not len(self.label_encoder):
-            return ("embedding_model",)
-        return ("embedding_model", "classifier")
+        return NETWORKS if self.has_classifier else NETWORKS[:1]
+
+    @property
+    def has_classifier(self):
+        """Whether any utterance of the training had a label."""
+        return len(self.label_encoder) > 0
 
     def without_wrappers(self):
         """Return the same model with modules as the YAML describes them."""
@@ -148,8 +152,7 @@ def _describe(hyperparameters, model):
         source = YAML().load(stream)
     description = CommentedMap()
     description["sample_rate"] = model.sample_rate
-    parts = model.parts
-    for key in (*FEATURE_KEYS, *parts):
+    for key in (*FEATURE_KEYS, *model.networks):
         if key not in source:
             raise UserError(
                 f"{hyperparameters}: the key `{key}` is missing, so the model "
@@ -160,7 +163,7 @@ def _describe(hyperparameters, model):
     _check_statistics(hyperparameters, description, model.mean_var_norm)
     # In training the number of speakers is derived from the data, so the
     # YAML holds a constructor (!name:) that inference needs as an object.
-    if "classifier" in parts:
+    if model.has_classifier:
         node = description["classifier"]
         tag = node.tag.value
         node.yaml_set_ctag(Tag(suffix=tag.replace("!name:", "!new:", 1)))
@@ -171,8 +174,8 @@ def _describe(hyperparameters, model):
         norm_type="global",
         std_norm=False,
     )
-    loadables = [*parts]
-    if "classifier" in parts:
+    loadables = [*model.networks]
+    if model.has_classifier:
         loadables.append("label_encoder")
         description["label_encoder"] = _new(
             "speechbrain.dataio.encoder.CategoricalEncoder"
@@ -183,7 +186,7 @@ def _describe(hyperparameters, model):
         sample_rate=model.sample_rate,
     )
     description["modules"] = _references(
-        [*FEATURE_KEYS, *parts, "mean_var_norm_emb"]
+        [*FEATURE_KEYS, *model.networks, "mean_var_norm_emb"]
     )
     if has_statistics(model.mean_var_norm):
         loadables.append("mean_var_norm")
@@ -215,11 +218,11 @@ def _check_statistics(hyperparameters, description, mean_var_norm):
 
 def _save_modules(folder, model):
     """Write the checkpoints of an inference folder."""
-    for name in model.parts:
+    for name in model.networks:
         state = getattr(model, name).state_dict()
         state = {key: value.detach().cpu() for key, value in state.items()}
         torch.save(state, folder / f"{name}.ckpt")
-    if "classifier" in model.parts:
+    if model.has_classifier:
         model.label_encoder.save(folder / "label_encoder.ckpt")
     norm = model.mean_var_norm
     if has_statistics(norm):

@@ -154,6 +154,7 @@ ATTRIBUTES = {
     ),
     "learnt_speakers": True,
     "validates": True,
+    "has_classifier": True,
 }
 PARAMETERS = {
     "encode_speakers": {"expected": None},
@@ -161,8 +162,8 @@ PARAMETERS = {
     "train_dataset": {"labels": None},
     "valid_dataset": {"labels": None},
     "_speaker_loss": {"labelled": None},
-    "branch_terms": {"labelled": None},
-    "_term": {"labelled": None},
+    "branch_terms": {"step": None, "labelled": None},
+    "_term": {"step": None, "labelled": None},
     "export_training": {"trained_with": None, "teacher": None, "heard": ()},
     "export_inference_folder": {"trained_with": None, "teacher_speakers": ()},
     "TrainedModel": {"compute_features": None, "mean_var_norm": None},
@@ -186,8 +187,6 @@ PARAMETERS = {
     "of_segments": {"integrated": None, "weights": None},
     "_weigh": {"integrated": None, "weights": None},
     "_on_segments": {"weights": None},
-    "branch_terms": {"step": None},
-    "_term": {"step": None},
     "DistillationObjective": dict.fromkeys(
         (
             "eta_warmup_steps",
@@ -312,10 +311,16 @@ TEXTS = {
             "``I(x_d)`` of a batch in the features of each, and the gap."
         ),
     },
-    "imlkd_brain.brain": {
-        " of the utterances that have a label": "",
-    },
     "imlkd_brain.data.datasets": {
+        "    annotation,\n    data_folder,\n    seconds,\n    sample_rate,\n"
+        "    seed,\n    speeds=(1.0,),\n    labels=None,\n": (
+            "    annotation, data_folder, seconds, sample_rate, seed, "
+            "speeds=(1.0,)\n"
+        ),
+        "    read = read_annotation if labels is None else labels.rows\n"
+        "    rows = read(": "    rows = read_annotation(",
+        "    read = read_annotation if labels is None else labels.valid_rows\n"
+        "    rows = read(": "    rows = read_annotation(",
         '["id", "sig", "spk_id", "utterance"]': '["id", "sig", "spk_id"]',
     },
     "imlkd_brain.models.folder": {
@@ -323,6 +328,15 @@ TEXTS = {
         "found or str(error).splitlines()[-1]": "str(error).splitlines()[1]",
     },
     "imlkd_brain.distillation.objective": {
+        "(\n        self,\n        branch,\n        outputs,\n"
+        "        target=None,\n        projection=None,\n        step=0,\n"
+        "        labelled=None,\n    ):": (
+            "(self, branch, outputs, target=None, projection=None):"
+        ),
+        "_term(\n                term,\n                outputs,\n"
+        "                target,\n                projection,\n"
+        "                step=step,\n                labelled=labelled,\n"
+        "            )": "_term(term, outputs, target, projection)",
         "self.eta_at(step)": "self.eta",
         'self.option_at(f"{name}_{need}", step)': (
             'self.options[f"{name}_{need}"]'
@@ -381,6 +395,7 @@ TEXTS = {
         ): "",
     },
     "imlkd_brain.brain": {
+        " of the utterances that have a label": "",
         '("raw", "cross", "segment")': '("raw", "cross")',
         "        x_d, x         -> student, teacher -> terms on the segment branch\n": "",
         (
@@ -404,6 +419,8 @@ TEXTS = {
 }
 # Phrases of docstrings that read otherwise, where they are there.
 PHRASES = {
+    " None\n        where there is nothing to validate on.": "",
+    "; no classifier without speakers": "",
     "; the dev trials take embeddings": "",
     "; keeps what a batch of NaN must not change": "",
     ", and cohorts": "",

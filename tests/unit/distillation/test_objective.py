@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers.losses import LOSSES, logits
 
+from imlkd_brain.distillation.guidance import Outputs
 from imlkd_brain.distillation.losses import embedding_loss
 from imlkd_brain.distillation.objective import (
     DistillationObjective,
-    Outputs,
 )
 from imlkd_brain.distillation.rivals import relation_loss, triage_loss
 from imlkd_brain.distillation.terms import TERMS, Term
@@ -319,3 +319,13 @@ class TestObjective:
         build(method="vanilla_kd").check(1, [5.0], chunk=2.0)
         with pytest.raises(UserError, match="no branch 'both'"):
             build().branch_terms("both", None)
+
+
+def test_rows_are_taken_of_all_that_is_there():
+    student, weights = torch.rand(4, 3), torch.rand(4, 7)
+    outputs = Outputs(student, None, weights=weights).of_rows(
+        torch.tensor([3, 1])
+    )
+    assert torch.equal(outputs.student, student[[3, 1]])
+    assert torch.equal(outputs.weights, weights[[3, 1]])
+    assert outputs.teacher is None and outputs.student_embeddings is None
