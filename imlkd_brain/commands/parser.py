@@ -17,6 +17,7 @@ from imlkd_brain.commands.exit_codes import CODES
 from imlkd_brain.commands.quick_start import import_speechbrain
 from imlkd_brain.errors import UserError, one_sentence_errors
 
+GRAPHS = ("features", "waveform")
 CORPORA = ("minivox", "speechocean762")
 ABOUT = """\
 Tell speakers apart by their voices.
@@ -26,6 +27,7 @@ Tell speakers apart by their voices.
   imlkd identify who.wav --gallery team.npz
   imlkd embed recordings/ --out voices.npz
   imlkd info                                the model: size, cost, error rate
+  imlkd export --out deploy --graphs waveform
   imlkd corpus minivox --data_folder DIR    recordings to try it on
 
 Recordings may have any sampling rate, channels and format that libsndfile
@@ -102,6 +104,7 @@ def make_parser():
     _add_enrol(verbs)
     _add_identify(verbs)
     _add_info(verbs)
+    _add_export(verbs)
     _add_corpus(verbs)
     return parser
 
@@ -265,6 +268,42 @@ disk, front end, training data and error rate. Of a gallery (.npz): its speakers
         nargs="?",
         metavar="MODEL",
         help="a folder or name, or a gallery; the shipped model if not given",
+    )
+
+
+def _add_export(verbs):
+    verb = _add_verb(
+        verbs,
+        "export",
+        "exporting:export",
+        "write a model's folder to deploy",
+        """\
+Write a folder that SpeechBrain's classes load, with a model card, and ONNX
+graphs that were checked against PyTorch if asked (needs the extra onnx).
+
+export.py of the recipe also measures the graphs' error rates and fills in the
+card.""",
+    )
+    verb.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where it goes"
+    )
+    verb.add_argument(
+        "--graphs",
+        nargs="+",
+        choices=GRAPHS,
+        default=(),
+        help="what an ONNX graph reads; none if not given",
+    )
+    verb.add_argument(
+        "--int8",
+        action="store_true",
+        help="each graph with weights of 8 bits as well",
+    )
+    verb.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the random lengths that graphs are checked on (default 0)",
     )
 
 

@@ -108,13 +108,15 @@ def write_deployment(source, folder, graphs=(), int8=False, seed=0):
     return facts
 
 
-def check_place(folder):
+def check_place(folder, option="--model_folder"):
     """Refuse to replace a folder that is no export.
 
     Arguments
     ---------
     folder : Path
         Where an export is to go.
+    option : str
+        What names it, for the message.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def check_place(folder):
     ):
         raise UserError(
             f"{folder}: it holds something that is no export, which would be "
-            "lost; give a new folder with `--model_folder`."
+            f"lost; give a new folder with `{option}`."
         )
 
 

@@ -13,7 +13,8 @@ from imlkd_brain.commands.exit_codes import CODES, ERROR, NO, SOME_BAD, YES
 def test_the_help_names_every_verb_and_exit_code(call):
     code, said, _ = call("--help", with_model=False)
     assert code == 0 and CODES in said
-    for verb in ("verify", "embed", "enrol", "identify", "info", "corpus"):
+    verbs = "verify embed enrol identify info export corpus"
+    for verb in verbs.split():
         assert f"    {verb} " in said
         code, about, _ = call(verb, "--help", with_model=False)
         assert code == 0 and about.startswith(f"usage: imlkd {verb}")
@@ -48,6 +49,12 @@ def test_the_builders_keep_their_options(call):
     assert "--tiny" in said
     code, _, error = call("corpus", "minivox", with_model=False)
     assert code == ERROR and "--data_folder" in error
+
+
+def test_graphs_are_those_of_the_export():
+    from imlkd_brain.models.onnx_export import GRAPHS
+
+    assert set(parser.GRAPHS) == set(GRAPHS)
 
 
 def test_the_help_imports_nothing_slow():
