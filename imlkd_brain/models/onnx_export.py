@@ -230,13 +230,6 @@ def describe(model, reads, distance=None):
     }
     if distance is not None:
         about["largest_distance_to_pytorch"] = f"{distance:.3g}"
-    if kaldi and reads == FEATURES:
-        # What sherpa-onnx reads of a graph from Kaldi's features. It takes
-        # the mean of the utterance away, which changes nothing here.
-        about["framework"] = "3d-speaker"
-        about["language"] = "unknown"
-        about["normalize_samples"] = 1
-        about["feature_normalize_type"] = "global-mean"
     return {key: str(value) for key, value in about.items()}
 
 
