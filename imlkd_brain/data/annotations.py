@@ -38,7 +38,7 @@ def read_annotation(path, data_folder):
             "False`), or give the annotation's path."
         )
     rows = {}
-    with open(path, newline="", encoding="utf-8") as stream:
+    with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
         columns = ("ID", *CSV_COLUMNS)
         missing = [c for c in columns if c not in (reader.fieldnames or ())]

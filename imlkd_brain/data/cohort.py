@@ -37,7 +37,7 @@ def read_cohort(path, data_folder, size, seed):
     """
     speaker_of = {}
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
             for row in csv.DictReader(stream):
                 wav = row["wav"].replace("$data_root", str(data_folder))
                 speaker_of[wav] = row["spk_id"]

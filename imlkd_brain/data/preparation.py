@@ -160,8 +160,8 @@ class Preparation:
         self.save_folder = save_folder
         self.begun = begun
         self.n_jobs = n_jobs or os.cpu_count() or 1
-        self.test_trials = read_pairs(options.test_lists)
-        self.dev_trials = read_pairs(options.dev_lists)
+        self.test_trials = read_pairs(options.test_lists, options.folders)
+        self.dev_trials = read_pairs(options.dev_lists, options.folders)
         self.files = self._find_files()
         paths = {p for files in self.files.values() for p in files.values()}
         self.states = file_states(paths, self.n_jobs)

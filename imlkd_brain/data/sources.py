@@ -7,13 +7,24 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from imlkd_brain.data.speakers import speaker_of
+from imlkd_brain.data.speakers import (
+    AUDIO_SUFFIXES,
+    WAV,
+    slashed,
+    speaker_of,
+    utterance_key,
+)
+from imlkd_brain.data.trials import parse_trials
 from imlkd_brain.errors import UserError
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 FIRST_OFFENDERS = 5  # how many bad files a message names
+# Formats without loss, of which any part is read quickly; the first is taken
+# where an utterance is there in both.
+TRAINED_SUFFIXES = (".wav", ".flac")
+NOISE_FOLDERS = ("noise", "rir")  # where a training downloads noise to
 STATE_BLOCK = 1000  # files that one thread looks up at a time
 
 
@@ -32,16 +43,20 @@ def separated(paths):
     return [str(path).strip() for path in paths if str(path).strip()]
 
 
-def read_pairs(paths):
-    """Read the pairs of trial lists of VoxCeleb.
+def read_pairs(paths, folders=()):
+    """Read the pairs of trial lists.
 
-    Labels, repeated trials and lists of target trials alone are accepted:
-    only the utterances count here.
+    Every form that verification scores is read: label first or last, names
+    absolute or below ``wav``, with and without suffix, and Kaldi's
+    ``speaker-session-utterance``. Labels, repeated trials and lists of target
+    trials alone are accepted: only the utterances count here.
 
     Arguments
     ---------
     paths : list of str
-        Lists with lines ``label enrol test``.
+        Lists, see :func:`imlkd_brain.data.trials.parse_trials`.
+    folders : list of str
+        Data folders; what is in them says where a dash parts two names.
 
     Returns
     -------
@@ -54,34 +69,52 @@ def read_pairs(paths):
     UserError
         If a list cannot be read, is empty, or has a line of another form.
     """
-    trials = []
+    trials, keys = [], {}
     for path in paths:
-        try:
-            with open(path, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: this trial list cannot be read ({error}); give the "
-                "path of a text file with lines `label enrol test`."
-            ) from error
-        before = len(trials)
-        for number, line in enumerate(lines, 1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != 3 or any(
-                field.count("/") != 2 for field in fields[1:]
-            ):
-                raise UserError(
-                    f"{path}, line {number}: expected `label "
-                    "speaker/session/utterance.wav "
-                    f"speaker/session/utterance.wav`, found {line[:80]!r}."
-                )
-            keys = [os.path.splitext(field)[0] for field in fields[1:]]
-            trials.append((f"{path}, line {number}", *keys))
-        if len(trials) == before:
-            raise UserError(f"{path}: this trial list is empty.")
+        for number, _, *names in parse_trials(path):
+            where = f"{path}, line {number}"
+            for name in names:
+                if name not in keys:
+                    keys[name] = _listed_key(name, folders, where)
+            trials.append((where, *(keys[name] for name in names)))
     return trials
+
+
+def _listed_key(name, folders, where):
+    """``speaker/session/utterance`` of a name in a trial list."""
+    key = utterance_key(name, folders)
+    if key.count("/") == 2:
+        return key
+    keys = list(slashed(key))
+    if not keys:
+        raise UserError(
+            f"{where}: {name!r} has no speaker and session; a training needs "
+            "names as speaker/session/utterance.wav, or absolute paths."
+        )
+    for key in keys:
+        if _file_of(key, folders):
+            return key
+    for key in keys:
+        speaker = speaker_of(key)
+        if any(os.path.isdir(os.path.join(_root(f), speaker)) for f in folders):
+            return key
+    return keys[0]
+
+
+def _root(folder):
+    """The folder of the speakers' folders: ``wav``, or the data folder."""
+    root = os.path.join(folder, WAV)
+    return root if os.path.isdir(root) else folder
+
+
+def _file_of(key, folders):
+    """The file of a key in the first folder that has it, or None."""
+    for folder in folders:
+        stem = os.path.join(_root(folder), *key.split("/"))
+        for suffix in TRAINED_SUFFIXES:
+            if os.path.isfile(stem + suffix):
+                return stem + suffix
+    return None
 
 
 def speakers_of_pairs(trials):
@@ -99,7 +132,10 @@ def digest_of(paths):
 
 
 def list_files(folders, sample_rate):
-    """List ``wav/<speaker>/<session>/<utterance>.wav`` of all folders.
+    """List ``<speaker>/<session>/<utterance>`` of all folders, WAV and FLAC.
+
+    The speakers' folders lie in ``wav`` where there is one, else in the data
+    folder itself, as LibriSpeech's ``<speaker>/<chapter>/<utterance>.flac``.
 
     Arguments
     ---------
@@ -120,35 +156,42 @@ def list_files(folders, sample_rate):
     """
     files, elsewhere = {}, []
     for folder in folders:
-        root = os.path.join(folder, "wav")
-        found = False
-        for place, _, names in os.walk(root, followlinks=True):
-            below = os.path.relpath(place, root).split(os.sep)
-            for name in names:
-                if not name.endswith(".wav"):
-                    continue
-                found = True
-                path = os.path.join(place, name)
-                if len(below) != 2:
-                    elsewhere.append(path)
-                    continue
-                key = "/".join([*below, name[: -len(".wav")]])
-                if files.setdefault(key, path) != path:
-                    raise UserError(
-                        f"{path}: {files[key]} has the same speaker, session "
-                        "and name; an utterance may be in one data folder "
-                        "only."
-                    )
+        root, found = _root(folder), False
+        for place, below, names in os.walk(root, followlinks=True):
+            if place == folder:
+                # Noise that a training downloads is no speaker's.
+                below[:] = [n for n in below if n not in NOISE_FOLDERS]
+            levels = os.path.relpath(place, root).split(os.sep)
+            for suffix in TRAINED_SUFFIXES:
+                for name in names:
+                    if not name.endswith(suffix):
+                        continue
+                    found = True
+                    path = os.path.join(place, name)
+                    if len(levels) != 2:
+                        elsewhere.append(path)
+                        continue
+                    stem = name[: -len(suffix)]
+                    key = "/".join([*levels, stem])
+                    first = files.setdefault(key, path)
+                    if os.path.dirname(first) != place:
+                        raise UserError(
+                            f"{path}: {first} has the same speaker, session "
+                            "and name; an utterance may be in one data folder "
+                            "only."
+                        )
         if not found:
             raise UserError(_no_wav_message(folder, sample_rate))
     if not files:
         raise UserError(
-            f"{min(elsewhere)}: expected files at "
-            "wav/<speaker>/<session>/<utterance>.wav; move them there."
+            f"{min(elsewhere)}: expected files at <speaker>/<session>/"
+            "<utterance>.wav (or .flac) in the data folder or its wav folder; "
+            "give the folder that holds the speakers' folders, or move them to "
+            "wav/<speaker>/<session>/<utterance>.wav."
         )
     if elsewhere:
         logger.warning(
-            f"{len(elsewhere)} files are not at wav/<speaker>/<session>/ and "
+            f"{len(elsewhere)} files are not at <speaker>/<session>/ and "
             f"are not used, the first is {min(elsewhere)}."
         )
     return dict(sorted(files.items()))
@@ -163,16 +206,19 @@ def _no_wav_message(folder, sample_rate):
         )
     for place, _, names in os.walk(folder):
         for name in names:
-            if name.endswith(".m4a"):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in AUDIO_SUFFIXES and suffix not in TRAINED_SUFFIXES:
                 return (
-                    f"{os.path.join(place, name)}: VoxCeleb2 comes as .m4a and "
-                    "wav is needed; convert each file with `ffmpeg -i IN.m4a "
-                    f"-ac 1 -ar {sample_rate} OUT.wav` to {folder}/wav/"
-                    "<speaker>/<session>/<utterance>.wav."
+                    f"{os.path.join(place, name)}: a training reads .wav and "
+                    f".flac, not {suffix} (as VoxCeleb2 comes in .m4a); "
+                    f"convert each file with `ffmpeg -i IN{suffix} -ac 1 -ar "
+                    f"{sample_rate} OUT.wav` to {folder}/wav/<speaker>/"
+                    "<session>/<utterance>.wav."
                 )
     return (
-        f"{folder}: no wav/<speaker>/<session>/<utterance>.wav there; give the "
-        "folder that holds `wav`."
+        f"{folder}: no wav/<speaker>/<session>/<utterance>.wav there, and no "
+        "<speaker>/<session>/<utterance>.flac; give the folder that holds "
+        "`wav` or the speakers' folders."
     )
 
 
@@ -198,11 +244,9 @@ def find_listed(trials, folders):
     """
     files = {}
     for key in sorted({key for _, *pair in trials for key in pair}):
-        for folder in folders:
-            path = os.path.join(folder, "wav", *key.split("/")) + ".wav"
-            if os.path.isfile(path):
-                files[key] = path
-                break
+        path = _file_of(key, folders)
+        if path:
+            files[key] = path
     missing = [
         (where, key)
         for where, *pair in trials
@@ -211,7 +255,7 @@ def find_listed(trials, folders):
     ]
     if missing:
         first = "; ".join(
-            f"{where}: {key}.wav" for where, key in missing[:FIRST_OFFENDERS]
+            f"{where}: {key}" for where, key in missing[:FIRST_OFFENDERS]
         )
         raise UserError(
             f"{len({key for _, key in missing})} utterances of the trial list "

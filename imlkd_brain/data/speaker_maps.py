@@ -15,6 +15,7 @@ import os
 from pathlib import PurePath
 
 from imlkd_brain.data.speakers import data_folders, speaker_of, without_suffix
+from imlkd_brain.data.texts import read_lines
 from imlkd_brain.errors import UserError
 
 KALDI_FILES = ("utt2spk", "spk2utt")
@@ -146,9 +147,8 @@ def read_speaker_map(path):
     {'song-1': 'id00012'}
     """
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_lines(path, "text file", "`utterance speaker`")
+    except UserError:
         raise UserError(
             f"speaker_map: {path} is no readable text file; expected lines "
             "`utterance speaker`, Kaldi's spk2utt, or a CSV with the columns "

@@ -27,6 +27,29 @@ def without_suffix(name):
     return stem if suffix.lower() in AUDIO_SUFFIXES else str(name)
 
 
+def slashed(name):
+    """Yield the paths that Kaldi's ``speaker-session-utterance`` may mean.
+
+    Speakers and sessions may hold a dash too.
+
+    Arguments
+    ---------
+    name : str
+        The name; one with a slash stands for itself alone.
+
+    Example
+    -------
+    >>> list(slashed("a-b-c-d"))
+    ['a/b-c/d', 'a-b/c/d']
+    """
+    parts = name.split("-")
+    if "/" in name or len(parts) < 3:
+        return
+    for cut in range(1, len(parts) - 1):
+        speaker, session = parts[:cut], parts[cut:-1]
+        yield f"{'-'.join(speaker)}/{'-'.join(session)}/{parts[-1]}"
+
+
 def utterance_key(path, roots=()):
     """Return what CSVs, trial lists and embedding stores call an utterance.
 

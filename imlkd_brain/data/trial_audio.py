@@ -13,8 +13,10 @@ from imlkd_brain.data.speaker_maps import WAY_OUT, SpeakerNames
 from imlkd_brain.data.speakers import (
     AUDIO_SUFFIXES,
     doubt_about,
+    slashed,
     utterance_key,
 )
+from imlkd_brain.data.texts import read_lines
 from imlkd_brain.data.trial_lists import existing_folders
 from imlkd_brain.data.trials import (
     SHOWN_LINES,
@@ -183,7 +185,7 @@ def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
 
 def _find_audio(name, roots):
     """Path of an utterance's file, or None."""
-    for candidate in (name, *_slashed(name)):
+    for candidate in (name, *slashed(name)):
         for root in roots:
             for folder in WAV_FOLDERS:
                 path = root / folder / candidate
@@ -194,16 +196,6 @@ def _find_audio(name, roots):
                     if os.path.isfile(f"{path}{suffix}"):
                         return f"{path}{suffix}"
     return None
-
-
-def _slashed(name):
-    """``speaker-session-utterance`` as paths; speakers may hold a dash too."""
-    parts = name.split("-")
-    if "/" in name or len(parts) < 3:
-        return
-    for cut in range(1, len(parts) - 1):
-        speaker, session = parts[:cut], parts[cut:-1]
-        yield f"{'-'.join(speaker)}/{'-'.join(session)}/{parts[-1]}"
 
 
 def read_enrolments(path):
@@ -225,28 +217,21 @@ def read_enrolments(path):
         If the file is missing, or a model has no utterances or two lines.
     """
     enrolments = {}
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                model, *members = line.split() or [None]
-                if model is None:
-                    continue
-                model = utterance_key(model)
-                if not members or model in enrolments:
-                    problem = (
-                        "is listed twice" if members else "has no utterances"
-                    )
-                    raise UserError(
-                        f"{path}, line {number}: the model {model} {problem}; "
-                        "expected `model utterance utterance ...`, a line for "
-                        "each model."
-                    )
-                enrolments[model] = [utterance_key(name) for name in members]
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
-        raise UserError(
-            f"{path}: there is no such text file; expected lines `model "
-            "utterance utterance ...`."
-        ) from None
+    form = "lines `model utterance utterance ...`"
+    lines = read_lines(path, "text file", form)
+    for number, line in enumerate(lines, start=1):
+        model, *members = line.split() or [None]
+        if model is None:
+            continue
+        model = utterance_key(model)
+        if not members or model in enrolments:
+            problem = "is listed twice" if members else "has no utterances"
+            raise UserError(
+                f"{path}, line {number}: the model {model} {problem}; "
+                "expected `model utterance utterance ...`, a line for each "
+                "model."
+            )
+        enrolments[model] = [utterance_key(name) for name in members]
     return enrolments
 
 

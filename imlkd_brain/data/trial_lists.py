@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from imlkd_brain.data.speakers import data_folders
-from imlkd_brain.data.trials import LABEL_STYLES
+from imlkd_brain.data.trials import parse_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of
 from speechbrain.utils.data_utils import download_file
@@ -37,7 +37,7 @@ def find_list(source, data_folder, save_folder=None):
         list, or a path, absolute, relative to the working directory or to the
         data folder. Official lists and URLs are known by their file's name.
         Files are looked for in the data folder, its ``meta`` and its
-        ``trials``.
+        ``trials``. Several lists with commas.
     data_folder : str or Path
         The corpus; several folders with commas.
     save_folder : str, optional
@@ -54,7 +54,7 @@ def find_list(source, data_folder, save_folder=None):
     UserError
         If a data folder or the list is not there, or the download fails.
     """
-    return run_on_main(_find_list, args=[source, data_folder, save_folder])
+    return run_on_main(_find_lists, args=[source, data_folder, save_folder])
 
 
 def preparation_options(
@@ -86,9 +86,21 @@ def preparation_options(
     }
 
 
-def _find_list(source, data_folder, save_folder):
+def _find_lists(source, data_folder, save_folder):
     """See :func:`find_list`."""
     if source is None or os.path.isfile(source):
+        return source
+    found = [
+        _find_list(part.strip(), data_folder, save_folder)
+        for part in str(source).split(",")
+        if part.strip()
+    ]
+    return ",".join(found) or None
+
+
+def _find_list(source, data_folder, save_folder):
+    """Find or download one list."""
+    if os.path.isfile(source):
         return source
     roots = existing_folders(data_folder)
     name = source
@@ -137,17 +149,13 @@ def _check_downloaded(path, source):
     OSError
         If it is no list, or not all of an official one.
     """
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        lines = [line.split() for line in stream if line.strip()]
-    labels = {word for style in LABEL_STYLES for word in style}
-    if not lines or any(
-        len(fields) != 3 or not labels & {fields[0], fields[2]}
-        for fields in lines
-    ):
-        raise OSError("what comes is no trial list")
+    try:
+        trials = parse_trials(path)
+    except UserError:
+        raise OSError("what comes is no trial list") from None
     for name, n_trials in OFFICIAL_LISTS.values():
-        if source == OFFICIAL_SOURCE + name and len(lines) != n_trials:
-            raise OSError(f"{len(lines)} trials come, expected {n_trials}")
+        if source == OFFICIAL_SOURCE + name and len(trials) != n_trials:
+            raise OSError(f"{len(trials)} trials come, expected {n_trials}")
 
 
 def existing_folders(data_folder):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from imlkd_brain.data.speakers import utterance_key, without_suffix
+from imlkd_brain.data.texts import read_lines
 from imlkd_brain.errors import UserError
 
 # Label words and what they mean; a list keeps to one line of this table.
@@ -21,6 +22,9 @@ LABEL_STYLES = (
     {"1": True, "0": False},
     {"target": True, "nontarget": False},
 )
+# What the first line of a table calls the column of labels.
+HEADER_LABELS = {"label", "labels", "is_target", "same"}
+LINES = "one trial a line, as `1 enrol test` or `enrol test target`"
 SHOWN_LINES = 3  # offending lines that an error message quotes
 
 DEEP = 3  # slashes: more folders than speaker/session/utterance
@@ -79,8 +83,9 @@ def read_trials(path, name=None, allow_repeated_trials=False):
 
     Arguments
     ---------
-    path : str or Path
-        The list, one trial a line; empty lines are allowed.
+    path : str, Path or list of them
+        The list, one trial a line; empty lines are allowed. Several lists
+        are read as one.
     name : str, optional
         The list's name; the file's name without suffix if left out.
     allow_repeated_trials : bool
@@ -98,41 +103,16 @@ def read_trials(path, name=None, allow_repeated_trials=False):
         are mixed, a trial is repeated, or there is only one kind of trial.
         The sentence quotes the first offending lines.
     """
+    paths = [path] if isinstance(path, str | PurePath) else list(path)
+    path = ",".join(map(str, paths))
     raw_names = {}
     enrol, test, labels, numbers = (array("q") for _ in range(4))
-    malformed, style, label_at = [], None, 0
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                if style is None and len(fields) == 3:
-                    label_at, style = _label_style(fields)
-                if (
-                    style is None
-                    or len(fields) != 3
-                    or fields[label_at] not in style
-                ):
-                    malformed.append((number, line.strip()))
-                    continue
-                labels.append(style[fields.pop(label_at)])
-                enrol.append(raw_names.setdefault(fields[0], len(raw_names)))
-                test.append(raw_names.setdefault(fields[1], len(raw_names)))
-                numbers.append(number)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such trial list; give a file with one trial "
-            "a line, as `1 enrol test` or `enrol test target`."
-        ) from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise UserError(
-            f"{path}: expected a text file with one trial a line."
-        ) from None
-    if malformed:
-        raise UserError(_malformed_message(path, style, label_at, malformed))
-    if not labels:
-        raise UserError(f"{path}: the trial list is empty.")
+    for one in paths:
+        for number, label, *sides in parse_trials(one):
+            labels.append(label)
+            for column, raw_name in zip((enrol, test), sides, strict=True):
+                column.append(raw_names.setdefault(raw_name, len(raw_names)))
+            numbers.append(number)
     # Two spellings of one utterance (with and without suffix) are one.
     keys, merged, spellings, ends = {}, [], [], {}
     for raw_name in raw_names:
@@ -157,14 +137,62 @@ def read_trials(path, name=None, allow_repeated_trials=False):
             f"{numbers[0]} and on); error rates need {other} trials too."
         )
     return Trials(
-        name=name or PurePath(path).stem,
+        name=name or PurePath(paths[0]).stem,
         utterances=list(keys),
         pairs=torch.from_numpy(pairs),
         labels=torch.from_numpy(labels),
         spellings=spellings,
         lines=numbers,
-        path=str(path),
+        path=path,
     )
+
+
+def parse_trials(path):
+    """Read the lines of one trial list; every list is read here.
+
+    Arguments
+    ---------
+    path : str or Path
+        See :func:`read_trials`. A first line of names of columns, such as
+        ``label enrol test``, is passed over.
+
+    Returns
+    -------
+    list of tuple
+        (line number, whether it is a target trial, enrol, test); names as
+        they are written.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no text, a line is malformed, or the list
+        is empty.
+    """
+    trials, malformed, style, label_at = [], [], None, 0
+    for number, line in enumerate(
+        read_lines(path, "trial list", LINES), start=1
+    ):
+        fields = line.split()
+        if not fields or (not trials and not malformed and _is_header(fields)):
+            continue
+        if style is None and len(fields) == 3:
+            label_at, style = _label_style(fields)
+        if style is None or len(fields) != 3 or fields[label_at] not in style:
+            malformed.append((number, line.strip()))
+            continue
+        label = style[fields.pop(label_at)]
+        trials.append((number, label, *fields))
+    if malformed:
+        raise UserError(_malformed_message(path, style, label_at, malformed))
+    if not trials:
+        raise UserError(f"{path}: the trial list is empty.")
+    return trials
+
+
+def _is_header(fields):
+    """Whether a line names a label's column and two others."""
+    words = [word.strip("#").lower() for word in fields]
+    return len(words) == 3 and {words[0], words[2]} & HEADER_LABELS != set()
 
 
 def _same_end(one, other):

@@ -13,6 +13,7 @@ import speechbrain as sb
 from imlkd_brain.data.audio import seconds_of
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.data.held_out import check_held_out, training_speakers
+from imlkd_brain.data.sources import TRAINED_SUFFIXES
 from imlkd_brain.data.speaker_maps import WAY_OUT, SpeakerNames
 from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.data.trial_audio import locate_trials
@@ -295,13 +296,22 @@ def read_folder(folder, speaker_map, shortest):
     return found
 
 
+def audio_below(folder):
+    """All WAV and FLAC files below a folder, in order."""
+    return sorted(
+        path
+        for suffix in TRAINED_SUFFIXES
+        for path in Path(folder).rglob(f"*{suffix}")
+    )
+
+
 def wav_files(folder):
-    """Find all wav files below a folder, in order."""
-    paths = sorted(Path(folder).rglob("*.wav"))
+    """Find all WAV and FLAC files below a folder, in order."""
+    paths = audio_below(folder)
     if not paths:
         raise UserError(
-            f"{folder}: there are no wav files in this wav_folder; give a folder "
-            "that holds <speaker>/*.wav or *.wav."
+            f"{folder}: there are no wav files in this wav_folder, nor .flac; give "
+            "a folder that holds <speaker>/*.wav or *.wav."
         )
     return paths
 
@@ -388,7 +398,7 @@ def training_utterances(data_folder, speakers, annotation=None):
             Utterance(utterance_key(path, [folder]), str(path), speaker)
             for speaker in speakers
             for place in (folder / "wav" / speaker, folder / speaker)
-            for path in sorted(place.rglob("*.wav"))
+            for path in audio_below(place)
         ]
     if not utterances:
         logger.warning(

@@ -12,7 +12,8 @@ import torch
 from imlkd_brain.data.audio import repeat_to
 from imlkd_brain.data.crops import read_durations, seconds_to_samples
 from imlkd_brain.data.held_out import check_dev_speakers
-from imlkd_brain.data.speakers import utterance_key
+from imlkd_brain.data.sources import separated
+from imlkd_brain.data.speakers import slashed, utterance_key
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.metrics.error_rates import EER
@@ -213,7 +214,7 @@ def valid_trials(path, dataset):
     Arguments
     ---------
     path : str or None
-        The list; None where there are no dev trials.
+        The list, several with commas; None where there are no dev trials.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         The validation set.
 
@@ -229,7 +230,7 @@ def valid_trials(path, dataset):
     """
     if path is None:
         return None
-    trials = read_trials(path)
+    trials = read_trials(separated(path))
     known = {utterance_key(row["wav"]) for row in dataset.data.values()}
     # Where there are no sessions, a list says less than the set's keys do.
     ends = defaultdict(set)
@@ -237,6 +238,9 @@ def valid_trials(path, dataset):
         parts = key.split("/")
         for first in range(len(parts)):
             ends["/".join(parts[first:])].add(key)
+    for name in [u for u in trials.utterances if u not in ends]:
+        # Kaldi's speaker-session-utterance
+        ends[name].update(known.intersection(slashed(name)))
     several = [u for u in trials.utterances if len(ends.get(u, ())) > 1]
     if several:
         one, other, *_ = sorted(ends[several[0]])
@@ -244,7 +248,7 @@ def valid_trials(path, dataset):
             f"{path}: {several[0]} may be {one} or {other} of the validation "
             "annotation; write more of the path in the list."
         )
-    unknown = [u for u in trials.utterances if u not in ends]
+    unknown = [u for u in trials.utterances if not ends[u]]
     if unknown:
         raise UserError(
             f"{path}: {len(unknown)} utterances of the dev trials are not in "

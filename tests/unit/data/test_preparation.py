@@ -213,11 +213,11 @@ def test_mistakes_are_one_sentence(voxceleb, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file: the CSVs cannot be kept"):
         prepare_voxceleb(str(voxceleb), str(tmp_path / "file"), None, ["train"])
-    refused("cannot be read", lists=str(tmp_path / "none.txt"))
+    refused("no such trial list", lists=str(tmp_path / "none.txt"))
     refused("empty", lists=trial_list("\n"))
-    refused("line 2: expected", lists=trial_list("1 a/x/1 b/x/1\n1 a/x/1\n"))
+    refused("line 2: .*expected", lists=trial_list("1 a/x/1 b/x/1\n1 a/x/1\n"))
     refused(
-        r"1 utterances .* line 1: a/x/9.wav",
+        r"1 utterances .* line 1: a/x/9\)",
         lists=trial_list("1 a/x/9.wav a/x/1.wav\n"),
         splits=["test"],
     )
