@@ -54,6 +54,8 @@ def read_lines(path, kind, form):
             (name for mark, name in MARKS if content.startswith(mark)), "utf-8"
         )
         text = content.decode(encoding)
+        if text and not any(letter.isascii() for letter in text):
+            text = "\0"  # bytes that only happen to begin with a mark
     except FileNotFoundError:
         raise UserError(
             f"{path}: there is no such {kind}; give a text file with {form}."
