@@ -68,10 +68,18 @@ def read_command(argv, schema=None):
     Arguments and errors are those of :func:`load_hyperparameters`, and so are
     the results but for the objects.
     """
+    usage = sys.modules["__main__"].__doc__ or ""
+    if {"-h", "--help"} & set(argv):
+        print(usage.strip())
+        raise SystemExit(0)
     if not argv or argv[0].startswith("-"):
+        script = os.path.basename(sys.argv[0])
+        # The first command in the script's own docstring.
+        own = re.search(rf"{re.escape(script)} (\S+\.yaml)", usage)
+        yaml = own.group(1) if own else "hparams/iml_kd.yaml"
         raise UserError(
             "the first argument must be a hyperparameter file, as in "
-            f"`python {os.path.basename(sys.argv[0])} hparams/iml_kd.yaml`."
+            f"`python {script} {yaml}`; --help says more."
         )
     hparams_file, run_opts, overrides = _parse(argv)
     if schema is not None:

@@ -1,5 +1,10 @@
 """Unit tests of ``imlkd_brain.settings``."""
 
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
@@ -270,3 +275,27 @@ def test_mistakes_in_options_have_their_sentence(small, argv, words):
     with pytest.raises(UserError, match=words) as raised:
         read_command([str(small / "whole.yaml"), *argv], SCHEMA)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "script", ["train_kd", "teach", "verify", "explain", "compare"]
+)
+def test_help_is_the_docstring_and_a_hint_is_the_scripts_own(script):
+    path = Path(__file__).parents[2] / f"recipes/VoxCeleb/IMLKD/{script}.py"
+    usage = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, str(path), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    helped, bare = run("--help"), run()
+    assert (helped.returncode, helped.stdout.strip()) == (0, usage.strip())
+    assert bare.returncode == 2
+    hint = bare.stderr.split("`")[1].removeprefix("python ")
+    # It is a command of the docstring, and its YAML is there.
+    assert hint in usage
+    assert (path.parent / hint.split()[1]).is_file()
