@@ -148,7 +148,7 @@ def _sentence_of_system(error):
 def _sentence_of_workers(said):
     """Return what became of the processes that read a training's audio."""
     if "timed out" in said:
-        what = "gave nothing for the seconds of `loader_timeout`"
+        what = "gave nothing for the seconds of its `timeout`"
     elif "killed by signal" in said:
         signal_name = said.partition("killed by signal: ")[2].partition(".")[0]
         what = f"was killed ({signal_name}), for want of memory perhaps"

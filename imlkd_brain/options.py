@@ -80,6 +80,7 @@ READING = {
     "persistent_workers",
     "prefetch_factor",
     "multiprocessing_context",
+    "timeout",
 }
 # These may be raised: what was done is the beginning of what is to be done.
 LIMITS = ("number_of_epochs", "optimizer_step_limit")

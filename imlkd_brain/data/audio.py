@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import os
+import stat
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 import torchaudio
 
 from imlkd_brain.errors import UserError
+
+FULL_SCALE = 0.9999  # 32764 of 16 bits
+CLIPPED_SHARE = 0.01
 
 
 @contextmanager
@@ -33,6 +37,13 @@ def opened(path):
         If the file is missing, or cannot be opened or read.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # Opening a named pipe waits until someone writes to it.
+            raise UserError(
+                f"{path}: this audio file is broken; restore it, it is a pipe, "
+                "a device or a folder, or take it out of the folder, list or "
+                "CSV that names it."
+            )
         with soundfile.SoundFile(path) as file:
             yield file
     except (OSError, RuntimeError) as error:
@@ -153,6 +164,34 @@ def check_audio(path, sample_rate):
     with opened(path) as file:
         _check_format(file, path, sample_rate)
         return file.frames
+
+
+def flaw_of(samples):
+    """Say what makes speech useless though it can be computed with.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Finite, (samples,).
+
+    Returns
+    -------
+    str
+        ``silent``, ``constant``, ``clipped``, or empty. Clipped are those
+        with a hundredth of their samples or more at full scale.
+
+    Example
+    -------
+    >>> flaw_of(np.zeros(9)), flaw_of(np.ones(9) / 2), flaw_of(np.eye(9)[0] / 2)
+    ('silent', 'constant', '')
+    """
+    if not samples.any():
+        return "silent"
+    if samples.min() == samples.max():
+        return "constant"
+    if np.mean(np.abs(samples) >= FULL_SCALE) >= CLIPPED_SHARE:
+        return "clipped"
+    return ""
 
 
 def _check_format(file, path, sample_rate):

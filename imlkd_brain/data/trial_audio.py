@@ -28,6 +28,8 @@ from imlkd_brain.errors import UserError
 
 WAV_FOLDERS = ("wav", "", "test/wav", "dev/wav")
 
+MOST_UNKNOWN = 1000  # names that are looked for in vain
+
 
 @dataclass(frozen=True)
 class LocatedTrials:
@@ -119,6 +121,9 @@ def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
 
     def files_of(row, names):
         for name in names:
+            if name not in found and len(unknown) >= MOST_UNKNOWN:
+                # Looking for a million names that are nowhere takes hours.
+                found[name] = None
             if name not in found:
                 found[name] = _find_audio(name, roots)
             if found[name] is None:
@@ -150,7 +155,7 @@ def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
             name = next(unknown[side] for side in sides if side in unknown)
             lines.append(f"line {trials.lines[trial]}: {name}")
         raise UserError(
-            f"{trials.path}: {len(unknown)} utterances are not in "
+            f"{trials.path}: {_at_least(unknown)} utterances are not in "
             f"{data_folder} ({shorten(lines)}); give the --data_folder this "
             "list was made for, or correct the list."
         )
@@ -181,6 +186,13 @@ def locate_trials(trials, data_folder, enrolments=None, speaker_map=None):
         test_speakers=test_speakers,
         doubt=doubt,
     )
+
+
+def _at_least(unknown):
+    """How many were looked for in vain, before the search was given up."""
+    if len(unknown) < MOST_UNKNOWN:
+        return len(unknown)
+    return f"{MOST_UNKNOWN} or more"
 
 
 def _find_audio(name, roots):

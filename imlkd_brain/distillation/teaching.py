@@ -132,7 +132,8 @@ def walk(store, dataset, guidance, features, n_variants, batch_size, options):
     batch_size : int
         Chunks in a pass of the teacher.
     options : dict
-        ``device``; ``num_workers`` that read; ``progress``, whether to show a
+        ``device``; ``num_workers`` that read, and
+        ``timeout``, the seconds that they may take; ``progress``, whether to show a
         bar.
 
     Raises
@@ -186,6 +187,8 @@ def _ask(store, block, dataset, guidance, features, batch_size, options, bar):
         batch_size=batch_size,
         sampler=range(first + block.start, first + block.stop),
         num_workers=options["num_workers"],
+        # Where there are no workers there is nothing to wait for.
+        timeout=options["timeout"] if options["num_workers"] else 0,
     )
     done = 0
     # A loader draws a number, which the caller's stream must not miss.

@@ -50,6 +50,28 @@ def hop_samples(compute_features, sample_rate):
     return int(round(n_samples / (long - short)))
 
 
+def window_samples(compute_features):
+    """Return the samples of a frame's window; 1 where that is not known.
+
+    Arguments
+    ---------
+    compute_features : torch.nn.Module
+        Waveforms (batch, samples) to features (batch, time, mel).
+
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> from speechbrain.lobes.features import Fbank
+    >>> window_samples(Fbank())
+    400
+    """
+    stft = _stft(compute_features)
+    return 1 if stft is None else int(stft.win_length)
+
+
 def frame_rate(compute_features, sample_rate):
     """Return the number of frames per second.
 

@@ -4,10 +4,14 @@ A model is anything with ``embed(wavs, lens) -> (batch, dim)``, ``key``,
 ``sample_rate`` and ``source``, as
 :class:`imlkd_brain.models.speaker_model.SpeakerModel`.
 
+An utterance of more than ``LONGEST_SECONDS`` is embedded in equal parts, each
+not longer than that, whose embeddings are averaged. So time grows with its
+length, and memory does not.
+
 Authors: IML-KD contributors
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +20,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from imlkd_brain.data.audio import check_audio, check_samples, opened
+from imlkd_brain.data.audio import (
+    check_audio,
+    check_samples,
+    flaw_of,
+    opened,
+)
 from imlkd_brain.data.crops import crop_name, crop_start, seconds_to_samples
 from imlkd_brain.data.speakers import data_folders, utterance_key
 from imlkd_brain.errors import UserError
+from imlkd_brain.models.features import window_samples
 from imlkd_brain.verification.store import EmbeddingStore, entry_name
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+LONGEST_SECONDS = 600  # that go through a network at once
+TOO_SHORT_SECONDS = 0.5  # below this, a network may lack frames
+N_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,8 @@ class _Cut:
     path: str
     start: int
     length: int
+    # Of how many cuts of the same utterance this is one
+    parts: int = 1
 
 
 class Embedder:
@@ -152,6 +171,8 @@ class Embedder:
             lengths = list(
                 pool.map(lambda path: check_audio(path, rate), missing.values())
             )
+        features = getattr(model, "compute_features", None)
+        shortest = 1 if features is None else window_samples(features)
         cuts = []
         for (entry, path), length in zip(missing.items(), lengths, strict=True):
             start = 0
@@ -160,7 +181,17 @@ class Embedder:
                 key = utterance_key(path, self.roots)
                 start = crop_start(key, length, n_crop, self.seed)
                 length = min(length, n_crop)
-            cuts.append(_Cut(entry, path, start, length))
+            if length < shortest:
+                raise UserError(
+                    f"{path}: its {1000 * length / rate:.0f} ms are shorter "
+                    "than a window of the model's features "
+                    f"({1000 * shortest / rate:.0f} ms); take it out of the "
+                    "list or CSV that names it."
+                )
+            parts = -(-length // int(LONGEST_SECONDS * rate))
+            bounds = [start + length * i // parts for i in range(parts + 1)]
+            for first, end in zip(bounds, bounds[1:], strict=False):
+                cuts.append(_Cut(entry, path, first, end - first, parts))
         return cuts
 
     def _embed(self, model, cuts, store):
@@ -180,16 +211,31 @@ class Embedder:
             leave=False,
         )
         work = ([cuts[i] for i in batch] for batch in batches)
+        flaws, parts = {}, defaultdict(list)
         try:
-            for batch, wavs in _read_ahead(_read_batch, work, self.readers):
+            for batch, wavs, found in _read_ahead(
+                _read_batch, work, self.readers
+            ):
+                flaws.update(found)
                 embeddings = _embed_batch(model, batch, wavs.to(device))
                 for cut, embedding in zip(batch, embeddings, strict=True):
-                    store.add(cut.entry, embedding, cut.length / rate)
+                    if cut.parts == 1:
+                        store.add(cut.entry, embedding, cut.length / rate)
+                        continue
+                    parts[cut.entry].append((embedding, cut.length / rate))
+                    if len(parts[cut.entry]) == cut.parts:
+                        vectors, seconds = zip(
+                            *parts.pop(cut.entry), strict=True
+                        )
+                        store.add(
+                            cut.entry, np.mean(vectors, axis=0), sum(seconds)
+                        )
                 progress.update(len(batch))
         finally:
             # An interrupted run has its embeddings on disk, too.
             store.write()
             progress.close()
+        _name_flaws(flaws)
 
 
 def length_sorted_batches(lengths, max_total, max_padding):
@@ -226,8 +272,25 @@ def length_sorted_batches(lengths, max_total, max_padding):
     return batches
 
 
+def _name_flaws(flaws):
+    """Name utterances whose embeddings say little of a voice."""
+    for flaw in sorted(set(flaws.values())):
+        paths = sorted(path for path in flaws if flaws[path] == flaw)
+        more = len(paths) - N_NAMED
+        logger.warning(
+            f"{len(paths)} embedded utterances are {flaw}: "
+            f"{', '.join(paths[:N_NAMED])}"
+            + (f" and {more} more" if more > 0 else "")
+            + "; their scores say little of a voice."
+        )
+
+
 def _read_batch(cuts):
-    """Read parts of files into a padded batch (batch, samples)."""
+    """Read parts of files into a padded batch (batch, samples).
+
+    Also what is wrong with them, by path, see :func:`flaw_of`.
+    """
+    flaws = {}
     wavs = torch.zeros(len(cuts), cuts[0].length)
     for wav, cut in zip(wavs, cuts, strict=True):
         with opened(cut.path) as file:
@@ -241,7 +304,10 @@ def _read_batch(cuts):
             )
         check_samples(signal, cut.path, cut.start)
         wav[: cut.length] = torch.from_numpy(signal)
-    return cuts, wavs
+        flaw = flaw_of(signal)
+        if flaw:
+            flaws[cut.path] = flaw
+    return cuts, wavs, flaws
 
 
 def _read_ahead(function, items, workers):
@@ -270,6 +336,16 @@ def _embed_batch(model, cuts, wavs):
             f"utterances, {wavs.shape[1] / model.sample_rate:.1f} s each; run "
             "again with a smaller --max_batch_seconds. The embeddings so far "
             "are kept."
+        ) from error
+    except RuntimeError as error:
+        seconds = wavs.shape[1] / model.sample_rate
+        if seconds >= TOO_SHORT_SECONDS:
+            raise
+        raise UserError(
+            f"{cuts[0].path}: {1000 * seconds:.0f} ms of speech are too few "
+            f"for the network of {model.source} "
+            f"({str(error).splitlines()[0]}); take it out of the list or CSV "
+            "that names it."
         ) from error
     embeddings = embeddings.float().cpu()
     finite = torch.isfinite(embeddings).all(dim=1)

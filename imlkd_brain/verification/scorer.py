@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from imlkd_brain.data.trial_audio import LocatedTrials
+from imlkd_brain.errors import UserError
 from imlkd_brain.verification.calibration import (
     calibration_features,
     train_calibration,
@@ -139,6 +140,7 @@ class Scorer:
                 cohort_statistics(test, self.cohort, top),
                 norm,
             )
+        _check_scores(scores, located)
         enrol_speech = torch.stack([enrol_speech[m].sum() for m in members])
         speech = enrol_speech[pairs[:, 0]], test_speech[pairs[:, 1]]
         return scores.cpu(), speech
@@ -147,6 +149,19 @@ class Scorer:
         """Embeddings on the model's device, and seconds of speech."""
         embeddings, speech = self.embed(self.model, files, seconds)
         return embeddings.to(next(self.model.parameters()).device), speech
+
+
+def _check_scores(scores, located):
+    """Refuse scores that are not finite, and name their trials."""
+    bad = torch.nonzero(~torch.isfinite(scores)).flatten().tolist()
+    if bad:
+        lines = ", ".join(str(located.trials.lines[i]) for i in bad[:3])
+        raise UserError(
+            f"{located.trials.path}: {len(bad)} scores are NaN or infinite "
+            f"(lines {lines}{', ...' if len(bad) > 3 else ''}); look at the "
+            "audio of these trials and of the cohort, or give another "
+            "score_norm."
+        )
 
 
 def score_lists(name, scorer, lists, durations, calibration=None):

@@ -86,6 +86,8 @@ NAMES = {
             "FiniteGuard",
             "IMLKDBrain.check_loss_isfinite",
             "IMLKDBrain._save_intra_epoch_ckpt",
+            # Workers that hang
+            "IMLKDBrain.make_dataloader",
             # Options of this repository alone
             "decoupled_kd_loss",
             "dist_loss",
@@ -439,6 +441,8 @@ PHRASES = {
     "text, JSON, CSV, cached results": "CSV",
 }
 NESTED_KEYS = (
+    "train_dataloader_options.timeout",
+    "valid_dataloader_options.timeout",
     "objective.decoupled_alpha",
     "objective.decoupled_beta",
     "objective.correlation_beta",

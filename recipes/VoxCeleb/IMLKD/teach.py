@@ -191,6 +191,7 @@ def teach(argv, first=True):
         {
             "device": training.device_of(run_opts, hparams),
             "num_workers": hparams["num_workers"],
+            "timeout": hparams["train_dataloader_options"].get("timeout", 0),
             "progress": first and not run_opts.noprogressbar,
         },
     )

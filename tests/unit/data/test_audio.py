@@ -1,12 +1,14 @@
 """Unit tests of ``imlkd_brain.data.audio``."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from synthetic import RATE, write_wav
 
-from imlkd_brain.data.audio import read_audio, repeat_to
+from imlkd_brain.data.audio import check_audio, read_audio, repeat_to
 from imlkd_brain.errors import UserError
 
 
@@ -47,3 +49,18 @@ def test_each_broken_file_has_its_sentence(tmp_path):
         read_audio(str(tmp_path / "nan.wav"), 650, 100)
     with pytest.raises(UserError, match="no samples from 5000 on; the CSV"):
         read_audio(good, 5000, 10)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, kind):
+    path = tmp_path / "a.wav"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = "/dev/zero"
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.symlink(path, path)
+    with pytest.raises(UserError, match=f"^{path}: this "):
+        check_audio(path, 16000)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.verification import write
 
+from imlkd_brain.data import trial_audio
 from imlkd_brain.data.trial_audio import (
     locate_trials,
     read_enrolments,
@@ -70,3 +71,18 @@ def test_bad_enrolments_get_one_sentence(tmp_path, text):
     path = write(tmp_path / "models.txt", text)
     with pytest.raises(UserError, match=r"line \d: the model m1"):
         read_enrolments(path)
+
+
+def test_names_that_are_nowhere_are_not_all_looked_for(corpus, monkeypatch):
+    looked = []
+    find = trial_audio._find_audio
+    monkeypatch.setattr(
+        trial_audio, "_find_audio", lambda *a: looked.append(a) or find(*a)
+    )
+    path = corpus / "unknown.txt"
+    path.write_text(
+        "".join(f"{i % 2} n{i}/s/u m{i}/s/u\n" for i in range(5000))
+    )
+    with pytest.raises(UserError, match="1000 or more utterances are not in"):
+        trial_audio.locate_trials(read_trials(path), corpus)
+    assert len(looked) == trial_audio.MOST_UNKNOWN

@@ -17,6 +17,7 @@ from imlkd_brain.verification.embeddings import (
     length_sorted_batches,
 )
 from imlkd_brain.verification.store import EmbeddingStore
+from speechbrain.lobes.features import Fbank
 
 RATE = 16000
 
@@ -199,3 +200,55 @@ def test_embeddings_in_tf32_are_stored_apart(corpus):
     Embedder(corpus / "store", allow_tf32=True)(rounded, paths)
     Embedder(corpus / "store")(exact, paths)
     assert len(rounded.batches) == len(exact.batches) == 1
+
+
+def test_a_long_utterance_is_embedded_in_parts(corpus, monkeypatch):
+    """No more than so many seconds at once; the mean of equal parts."""
+    path = str(corpus / "wav/long.wav")
+    samples = np.linspace(-1, 1, int(2.5 * RATE), dtype=np.float32) / 2
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    other = sorted(str(p) for p in corpus.glob("wav/*/*/*.wav"))[0]
+    whole = Embedder(corpus / "whole")(Model(), [path, other])[0]
+    monkeypatch.setattr(
+        "imlkd_brain.verification.embeddings.LONGEST_SECONDS", 1
+    )
+    model = Model()
+    found, speech = Embedder(corpus / "parts")(model, [path, other])
+    assert max(max(lengths) for lengths in model.batches) <= RATE
+    assert speech.tolist() == pytest.approx([2.5, 1.0])
+    # The moments of equal parts average to those of the whole, but for a
+    # sample more or less in a part.
+    torch.testing.assert_close(found[0], whole[0], rtol=1e-3, atol=0)
+    assert torch.equal(found[1], whole[1])
+
+
+def test_too_short_for_a_window_or_a_network(corpus):
+    path = str(corpus / "wav/short.wav")
+    soundfile.write(path, np.full(160, 0.1), RATE)
+    model = Model()
+    model.compute_features = Fbank()
+    with pytest.raises(UserError, match="short.wav: its 10 ms .*25 ms"):
+        Embedder(corpus / "store")(model, [path])
+    del model.compute_features
+
+    def embed(wavs, lens):
+        raise RuntimeError("Padding size should be less than the input")
+
+    model.embed = embed
+    with pytest.raises(UserError, match="short.wav: 10 ms .*network of model"):
+        Embedder(corpus / "store")(model, [path])
+
+
+def test_useless_speech_is_named(corpus, caplog):
+    for name, samples in (
+        ("silent", np.zeros(RATE)),
+        ("constant", np.full(RATE, 0.25)),
+        ("clipped", np.sign(np.sin(np.arange(RATE)))),
+    ):
+        soundfile.write(corpus / f"wav/{name}.wav", samples, RATE)
+        Embedder(corpus / "store")(Model(), [str(corpus / f"wav/{name}.wav")])
+        assert f"are {name}: {corpus}/wav/{name}.wav" in caplog.text
+    caplog.clear()
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    Embedder(corpus / "store")(Model(), paths)
+    assert "embedded utterances are" not in caplog.text
