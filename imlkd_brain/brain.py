@@ -367,11 +367,11 @@ class IMLKDBrain(sb.Brain):
             epoch = yaml.safe_load(stream).get("epoch")
         self.recovered = None if end_of_epoch else epoch
 
-    def make_dataloader(self, dataset, stage, **options):
+    def make_dataloader(self, *args, **options):
         """Waits for workers for a time only, where there are workers."""
         if not options.get("num_workers"):
             options.pop("timeout", None)
-        return super().make_dataloader(dataset, stage, **options)
+        return super().make_dataloader(*args, **options)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs every term; keeps the checkpoint with the best dev figure."""

@@ -71,11 +71,10 @@ class AtomicCheckpointer(Checkpointer):
             os.rename(written.path, self._final)
         # All processes see the same list of checkpoints from here on.
         ddp_barrier()
-        if self._final.is_dir():
-            # What was written just now is not read again.
-            self._known[self._final] = _state(self._final), ""
         if written is None:
             return None
+        # What was written just now is not read again.
+        self._known[self._final] = _state(self._final), ""
         files = {
             name: self._final / path.name
             for name, path in written.paramfiles.items()

@@ -67,7 +67,7 @@ def test_an_epoch_changes_the_student_and_nothing_else(
     }
     assert {path.name for path in checkpoint.path.iterdir()} == {
         f"{name}.ckpt" for name in checkpoint.paramfiles
-    } | {"CKPT.yaml"}
+    } | {"CKPT.yaml", "checksums.json"}
 
     has_branch = objective.needs("integrated") or objective.needs("cross")
     assert len(calls) == (N_UPDATES if has_branch else 0)
