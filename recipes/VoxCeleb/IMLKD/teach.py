@@ -130,8 +130,9 @@ def begin(hparams, run_opts):
         train_data,
         training.device_of(run_opts, hparams),
     )
-    if hparams["answers_fields"] == ["chunk"]:
-        # Embeddings of chunks depend on no classes.
+    own = hparams["integrated_inputs"].target == "own_embedding"
+    if own or hparams["answers_fields"] == ["chunk"]:
+        # What is stored depends on no classes.
         prototypes = no_prototypes
     classes = hparams["teacher_classes"] if speakers else "prototypes"
     teacher = hparams["teacher"](

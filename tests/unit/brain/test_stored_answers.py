@@ -9,7 +9,7 @@ from helpers.brains import fit, stats_of
 from helpers.states import copy_of, same
 from synthetic import TRAIN_SPEAKERS, load_yaml, small_model, write_model
 
-from imlkd_brain.distillation import stored_answers
+from imlkd_brain.distillation import prototypes, stored_answers
 from imlkd_brain.distillation.guidance import Guidance
 from imlkd_brain.distillation.prototypes import kept_prototypes
 from imlkd_brain.distillation.teacher import load_teacher
@@ -100,6 +100,32 @@ def test_stored_answers_train_the_weights_that_the_teacher_would(
         assert float(rows[0][name]) == pytest.approx(
             float(rows[1][name]), rel=1e-5
         )
+
+
+def test_attributions_of_the_own_embedding_are_stored_without_classes(
+    answered, monkeypatch
+):
+    def classes(*_, **__):
+        raise AssertionError("prototypes were made")
+
+    monkeypatch.setattr(prototypes, "kept_prototypes", classes)
+    target = {"attribution_target": "own_embedding"}
+    walk = {"teacher_classes": "prototypes", **target}
+    losses = []
+    for live in (False, True):
+        brain = answered("iml_kd_attention", walk=walk, **target)
+        hparams = brain.hparams
+        brain.opt_class = lambda params: torch.optim.SGD(params, lr=0.05)
+        if live:
+            hparams.guidance = RecipeGuidance(
+                hparams.teacher, hparams.integrated_inputs, 16000
+            )
+        row = stats_of(fit(brain))
+        losses.append(float(row["train segment/attention"]))
+    # Written with three digits.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    with pytest.raises(UserError, match="attribution_target"):
+        answered("iml_kd_attention", walk=walk)
 
 
 def test_attention_to_weights_that_were_not_stored_is_said(answered):
