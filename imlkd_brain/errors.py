@@ -161,6 +161,12 @@ def _sentence_of_workers(said):
     )
 
 
+def _leave_workers_alone():
+    """Let torch's handler not raise once more for a worker that died."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _end_children():
     """End processes that multiprocessing would wait for, stopped ones too."""
     children = multiprocessing.active_children()

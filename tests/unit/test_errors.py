@@ -140,3 +140,17 @@ def test_torch_out_of_disk_space_is_a_full_disk(capsys):
         torch.save(torch.zeros(100_000), "/dev/full")
     code, said = outcome(capsys, raised.value)
     assert code == errno.ENOSPC and "disk is full" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "Killed"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "without a word"),
+        ("DataLoader timed out after 50 seconds", "gave nothing"),
+    ],
+)
+def test_what_torch_says_of_workers_is_one_sentence(capsys, said, says):
+    code, sentence = outcome(capsys, RuntimeError(said))
+    assert code == 1 and says in sentence and "\n" not in sentence
+    assert "goes on from the last checkpoint" in sentence
