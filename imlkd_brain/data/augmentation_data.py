@@ -142,6 +142,11 @@ def _is_users(csv_file):
 
 def _choose_folder(data_folder, name, ext):
     """Return the sub-folder of the first data folder that has files there."""
+    if data_folder is None:
+        raise UserError(
+            f"data_folder: null, so there is no place for {name}; give "
+            f"`--data_folder_{name}`, or `--augmentation False`."
+        )
     folders = [
         os.path.join(folder.strip(), name)
         for folder in str(data_folder).split(",")

@@ -81,8 +81,8 @@ def training_speakers(models):
         sources[f"the training data of the model {name}"] = model.speakers
         if model.teacher_speakers:
             sources[
-                "the training data of the teacher or initial weights of the "
-                f"model {name}"
+                "the training data of the teacher or initial weights, or the "
+                f"unlabelled speech, of the model {name}"
             ] = model.teacher_speakers
     return sources
 

@@ -114,6 +114,8 @@ class Labels:
                 "labelled_speakers: none, but a training without a teacher "
                 "learns from labels alone; give a file of speakers or null."
             )
+        if self._teaches and not self.has_classes:
+            self._check_unlabelled(has_classes=False)
 
     def _check_without_corpus(self):
         """Refuse what only a corpus can have, where there is just a folder."""
