@@ -151,3 +151,57 @@ def test_attribution_of_a_true_class_is_refused(make, taught, names, target):
             labelled_speakers=names,
             attribution_target=target,
         )
+
+
+@pytest.mark.parametrize("trials", [True, False])
+def test_a_training_that_goes_on_draws_what_it_would_have_drawn(
+    make, taught, names, tmp_path, corpus, trials
+):
+    def build(n_epochs, **more):
+        if not trials:
+            # Dev utterances of labelled speakers instead
+            more["valid_trials"] = None
+            more["valid_annotation"] = str(corpus / "train.csv")
+        return make(
+            "embedding_kd",
+            teacher=taught,
+            labelled_speakers=names,
+            number_of_epochs=n_epochs,
+            **more,
+        )
+
+    whole = fit(build(3))
+    folder = str(tmp_path / "parts")
+    fit(build(1, output_folder=folder))
+    parts = fit(build(3, output_folder=folder))
+    assert same(copy_of(whole.modules), copy_of(parts.modules))
+
+
+@pytest.mark.parametrize("trials", [True, False])
+def test_without_labels_it_goes_on_as_well(
+    make, teacher_folder, tmp_path, trials
+):
+    teacher = load_teacher(
+        teacher_folder,
+        [],
+        "prototypes",
+        lambda model, n_speakers: torch.zeros(0, 8),
+    )
+
+    def build(n_epochs, **more):
+        if not trials:
+            more["valid_trials"] = None
+        return make(
+            "embedding_kd",
+            teacher=teacher,
+            labelled_speakers="none",
+            number_of_epochs=n_epochs,
+            **more,
+        )
+
+    whole = fit(build(3))
+    folder = str(tmp_path / "parts")
+    fit(build(1, output_folder=folder))
+    parts = fit(build(3, output_folder=folder))
+    assert same(copy_of(whole.modules), copy_of(parts.modules))
+    assert parts.optimizer_step == whole.optimizer_step
