@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 import yaml
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import zip_damage
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
@@ -290,12 +290,9 @@ def _damage_without_sums(files):
             return f"{name} is empty"
         # torch writes ZIP files, in which each member has a sum.
         if content.startswith(b"PK"):
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    if archive.testzip() is not None:
-                        return f"{name} has another checksum"
-            except (zipfile.BadZipFile, NotImplementedError) as error:
-                return f"{name}: {error}"
+            damage = zip_damage(path)
+            if damage:
+                return f"{name}: {damage}"
     return ""
 
 

@@ -11,12 +11,24 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import shutil
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+# What zipfile raises for a damaged archive: NotImplementedError for a method
+# of compression that it does not know, RuntimeError for an encrypted file.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def write_whole(path, text):
@@ -110,6 +122,70 @@ def replacing(path):
             yield stream
 
 
+def replace_folder(building, folder):
+    """Put a finished folder in the place of an older one.
+
+    The older one goes when the new one is there, so one of them always is.
+
+    Arguments
+    ---------
+    building : pathlib.Path
+        The finished folder, on the same disk.
+    folder : pathlib.Path
+        Its place.
+    """
+    older = folder.with_name(folder.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, older)
+    os.replace(building, folder)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def zip_damage(path):
+    """Say what is wrong with a ZIP file, such as torch writes.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        A few words; empty if every member has its checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.testzip()
+    except DAMAGED_ZIP as error:
+        return str(error) or type(error).__name__
+    return "" if member is None else f"{member} has another checksum"
+
+
+def load_whole(path):
+    """Read what torch wrote, without pickle.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    object
+        Tensors, or lists and dicts of them, on the CPU; None if there is no
+        such file, or a damaged one.
+    """
+    try:
+        # torch does not look at the checksums of its own files.
+        if not zip_damage(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, *DAMAGED_ZIP):
+        pass
+    return None
+
+
 def cached(folder, name, ingredients, compute):
     """Return a stored result, or compute and store it.
 
@@ -142,16 +218,9 @@ def cached(folder, name, ingredients, compute):
         json.dumps(ingredients, sort_keys=True, default=str).encode()
     ).hexdigest()
     path = Path(folder) / f"{name}.pt"
-    try:
-        # torch does not look at the checksums of its own files.
-        with zipfile.ZipFile(path) as archive:
-            whole = archive.testzip() is None
-        kept = torch.load(path, weights_only=True) if whole else {}
-        if kept["signature"] == signature:
-            return kept["data"]
-    except Exception:  # noqa: S110 (torch raises many types for such a file)
-        # No such file yet, or a damaged one.
-        pass
+    kept = load_whole(path)
+    if isinstance(kept, dict) and kept.get("signature") == signature:
+        return kept["data"]
     data = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with in_place_of(path) as temporary:

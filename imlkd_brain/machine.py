@@ -124,7 +124,8 @@ def check_device(device):
         if kind.type == "meta":
             raise RuntimeError
         torch.zeros(1, device=kind)
-    except Exception:  # each backend has an error of its own
+    # Of backends that torch was built without, or that are not there
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError):
         raise UserError(
             f"device: {device} cannot be used on this machine; give "
             "`--device cpu`."

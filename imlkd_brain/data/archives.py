@@ -16,6 +16,7 @@ import zipfile
 import zlib
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import DAMAGED_ZIP
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
@@ -25,15 +26,6 @@ TEST_WAV = "vox1_test_wav.zip"
 META = "meta"
 ARCHIVE = "data.zip"  # SpeechBrain's name
 TIMEOUT = 60  # seconds without an answer until a download is given up
-# What zipfile raises for a damaged archive: NotImplementedError for a method
-# of compression that it does not know, RuntimeError for an encrypted file.
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 def complete_folder(URL, folder, own, key):
@@ -170,7 +162,7 @@ def _unpack_missing(archive, folder, has_files, source):
                 target = os.path.join(folder, member.filename)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 os.replace(os.path.join(place, member.filename), target)
-    except DAMAGED as error:
+    except DAMAGED_ZIP as error:
         raise UserError(
             f"{source}: the archive is damaged ({error}); get a whole one and "
             "run the same command again."

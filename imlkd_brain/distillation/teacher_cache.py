@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import free_bytes, in_place_of
+from imlkd_brain.files import free_bytes, in_place_of, load_whole
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -111,17 +111,16 @@ def _read_entry(path, name):
     """
     if not os.path.lexists(path):
         return None
-    try:
-        entry = torch.load(path, map_location="cpu", weights_only=True)
+    entry = load_whole(path)
+    if isinstance(entry, dict) and entry.keys() >= {"name", "sum", "tensors"}:
         tensors = entry["tensors"]
         if (
             entry["name"] == name
-            and entry["sum"] == _sum_of(tensors)
+            and isinstance(tensors, (list, tuple))
             and _all_finite(tensors)
+            and entry["sum"] == _sum_of(tensors)
         ):
             return tensors
-    except Exception:  # noqa: S110 (torch raises many types for such a file)
-        pass
     logger.warning(
         f"{path}: this entry of the teacher's cache is damaged, or an earlier "
         "version's; it is computed anew."
@@ -141,8 +140,11 @@ def _sum_of(tensors):
 
 
 def _all_finite(tensors):
-    """Whether there is neither NaN nor infinity."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    """Whether these are tensors with neither NaN nor infinity."""
+    return all(
+        isinstance(tensor, torch.Tensor) and bool(tensor.isfinite().all())
+        for tensor in tensors
+    )
 
 
 @dataclass

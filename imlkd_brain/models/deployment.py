@@ -3,14 +3,13 @@
 Authors: IML-KD contributors
 """
 
-import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_json
+from imlkd_brain.files import replace_folder, write_json
 from imlkd_brain.models.export import TrainedModel, export_inference_folder
 from imlkd_brain.models.folder import (
     LABEL_FILES,
@@ -97,12 +96,7 @@ def write_deployment(source, folder, graphs=(), int8=False, seed=0):
             },
         }
         write_json(building / FACTS, facts)
-        older = folder.with_name(folder.name + ".older")
-        shutil.rmtree(older, ignore_errors=True)
-        if folder.exists():
-            os.rename(folder, older)
-        os.replace(building, folder)
-        shutil.rmtree(older, ignore_errors=True)
+        replace_folder(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return facts

@@ -8,7 +8,6 @@ Authors: IML-KD contributors
 """
 
 import copy
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from ruamel.yaml.tag import Tag
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_whole
+from imlkd_brain.files import replace_folder, write_whole
 from imlkd_brain.models.features import has_statistics
 from imlkd_brain.models.folder import (
     INFERENCE,
@@ -137,12 +136,7 @@ def export_inference_folder(
     if trained_with is not None:
         trained_with.write(building)
     _check_export(building, model)
-    older = folder.with_name(folder.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, older)
-    os.replace(building, folder)
-    shutil.rmtree(older, ignore_errors=True)
+    replace_folder(building, folder)
     return folder
 
 

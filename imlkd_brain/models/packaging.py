@@ -6,13 +6,13 @@ nobody needs any more, and its weights are stored in half precision.
 Authors: IML-KD contributors
 """
 
-import os
 import shutil
 from pathlib import Path
 
 import torch
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import replace_folder
 from imlkd_brain.models.export import write_names
 from imlkd_brain.models.folder import TEACHER_SPEAKERS, load_speaker_model
 from speechbrain.utils.logger import get_logger
@@ -80,8 +80,7 @@ def pack(source, folder):
     people = {name.split("-sp")[0] for name in model.learnt_speakers}
     write_names(building / TEACHER_SPEAKERS, sorted(people))
     _check(building, model)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(building, folder)
+    replace_folder(building, folder)
     return folder
 
 

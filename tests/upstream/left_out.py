@@ -208,8 +208,11 @@ ARGUMENTS = [name for names in PARAMETERS.values() for name in names] + [
 EXAMPLES = (
     "RandomChunks",
     "batches_per_epoch",
+    "batch_loss",
+    "class_loss",
     "class_rows",
     "draw_duration",
+    "embedding_loss",
     "frame_rate",
     "hop_samples",
     "make_projection",
@@ -218,6 +221,7 @@ EXAMPLES = (
     "seconds_to_samples",
     "segments_at",
     "speaker_names",
+    "unwrapped",
     "updates_per_epoch",
 )
 # What a sentence of a docstring must not speak of.

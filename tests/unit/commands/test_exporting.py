@@ -1,9 +1,5 @@
 """``imlkd export``."""
 
-from importlib.util import find_spec
-
-import pytest
-
 
 def test_an_export_decides_as_its_model(call, here, model):
     """The folder has the threshold, and a card."""
@@ -17,10 +13,6 @@ def test_an_export_decides_as_its_model(call, here, model):
         assert theirs[key] == ours[key]
 
 
-@pytest.mark.skipif(
-    find_spec("onnxruntime") is None or find_spec("onnx") is None,
-    reason="needs the extra onnx",
-)
 def test_a_graph_is_written_and_checked(call, here):
     words = ("export", "--out", "deploy", "--graphs", "features", "--json")
     code, content, _ = call(*words)
