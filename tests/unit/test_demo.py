@@ -10,6 +10,7 @@ import demo
 import pytest
 from ruamel.yaml import YAML
 
+from imlkd_brain.comparison.steps import run_group
 from imlkd_brain.settings import resolve_base
 
 
@@ -79,8 +80,8 @@ def test_steps_end_with_the_demo(tmp_path, monkeypatch):
         sleep(seconds)
 
     sleep = time.sleep
-    monkeypatch.setattr("demo.time.sleep", interrupt)
+    monkeypatch.setattr("imlkd_brain.comparison.steps.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        demo.run_group([step])
+        run_group([step], str(tmp_path), lambda step: None)
     alive = subprocess.run(["kill", "-0", pid.read_text()], capture_output=True)
     assert alive.returncode, "the step goes on without the demo"
