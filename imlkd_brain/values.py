@@ -22,8 +22,8 @@ def short(value):
 
     Example
     -------
-    >>> short("a"), short(None), short([1, 2.5])
-    ("'a'", 'null', '[1, 2.5]')
+    >>> short("a"), short(None), short([1, 2.5]), short(8000), short(8000.0)
+    ("'a'", 'null', '[1, 2.5]', '8000', '8000.0')
     """
     if value is None:
         return "null"
@@ -31,8 +31,12 @@ def short(value):
         return f"the object {value.name}"
     if isinstance(value, bool):
         return str(value)
+    if isinstance(value, float):
+        text = f"{value:.12g}"
+        # 8000.0 is no whole number, so a message must not show it as one.
+        return f"{text}.0" if text.lstrip("-").isdigit() else text
     if isinstance(value, numbers.Real):
-        return f"{value:.12g}" if isinstance(value, float) else _digits(value)
+        return _digits(value)
     text = " ".join(repr(value).split())
     if len(text) > MOST_LETTERS:
         text = f"{text[: MOST_LETTERS - 3]}..."

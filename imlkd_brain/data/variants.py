@@ -202,7 +202,7 @@ class VariantSampler(ReproducibleRandomSampler):
     ...     n_variants = 3
     >>> sampler = VariantSampler(Rows(range(6)), seed=1, batch_size=2)
     >>> [index // 6 for index in sampler]
-    [0, 0, 2, 2, 2, 2]
+    [0, 0, 2, 2, 1, 1]
     """
 
     def __init__(

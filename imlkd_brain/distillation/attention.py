@@ -41,7 +41,7 @@ def attention_loss(attention, weights):
 
     Example
     -------
-    >>> weights = torch.tensor([[1.0, 3.0]])
+    >>> weights = torch.tensor([[2.0, 2.0]])
     >>> attention_loss(weights.log()[:, None], weights)
     tensor(0.)
     """

@@ -13,6 +13,7 @@ from imlkd_brain.precision import full_float32, set_tf32
 from imlkd_brain.verification.scoring import cohort_statistics, score_trials
 from imlkd_brain.verification.scoring import unit_length as scoring_unit_length
 from speechbrain.dataio.batch import PaddedData
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.quirks import allow_tf32
 
 
@@ -104,5 +105,6 @@ def test_prototypes_are_in_full_float32(tf32, monkeypatch):
         "imlkd_brain.distillation.prototypes.make_dataloader",
         lambda *a, **k: [Batch()],
     )
-    embed_dataset(Model(1, 1), [None, None])
+    rows = DynamicItemDataset({"a": {}, "b": {}})
+    embed_dataset(Model(1, 1), rows)
     assert seen == [(False, False)]
