@@ -131,10 +131,12 @@ def read_card(path):
 def _as_text(content):
     """The description for people."""
     front, training = content["front_end"], content["training"]
-    learnt = f"{training['speakers']} speakers"
-    if training["teacher_speakers"]:
-        learnt += f", its teacher on {training['teacher_speakers']}"
-    if not training["speakers"]:
+    own, others = training["speakers"], training["teacher_speakers"]
+    if own and others:
+        learnt = f"{own} speakers, its teacher on {others}"
+    elif own or others:
+        learnt = f"{own or others} speakers"
+    else:
         learnt = "the folder does not say on which speakers"
     if training["datasets"]:
         learnt += f"; {', '.join(map(str, training['datasets']))}"

@@ -78,7 +78,9 @@ def training_speakers(models):
     """
     sources = {}
     for name, model in models.items():
-        sources[f"the training data of the model {name}"] = model.speakers
+        # A model without classes names all it learnt as others' speakers.
+        if model.speakers or not model.teacher_speakers:
+            sources[f"the training data of the model {name}"] = model.speakers
         if model.teacher_speakers:
             sources[
                 "the training data of the teacher or initial weights, or the "

@@ -97,6 +97,8 @@ def check_command(words, folder):
         if "/" in words[0] and ".venv" not in words[0]:
             raise WrongCommand(f"which Python is {words[0]}?")
         check_python(words[1:], folder)
+    elif name == "imlkd":
+        check_python(["-m", "imlkd_brain", *words[1:]], folder)
     elif name == "torchrun":
         rest = words[1:]
         while rest and rest[0].startswith("-"):

@@ -1,11 +1,17 @@
 """Unit tests of ``imlkd_brain.data.held_out``."""
 
+from types import SimpleNamespace
+
 import pytest
 from helpers.dataio import train
 from synthetic import RATE, write_corpus
 
 from imlkd_brain.data.datasets import valid_dataset
-from imlkd_brain.data.held_out import check_dev_speakers, check_held_out
+from imlkd_brain.data.held_out import (
+    check_dev_speakers,
+    check_held_out,
+    training_speakers,
+)
 from imlkd_brain.data.trial_audio import locate_trials
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
@@ -40,3 +46,19 @@ def test_speakers_that_were_learnt_are_refused(corpus):
         check_held_out(located, sources)
     assert len(check_held_out(located, sources, allow=True)) == 1
     assert check_held_out(located, {"the cohort": ["q"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "found"),
+    [
+        (["a"], [], [["a"]]),
+        (["a"], ["b"], [["a"], ["b"]]),
+        ([], ["b"], [["b"]]),  # a model without classes, as in the package
+        ([], [], [[]]),  # not known, which is said
+    ],
+)
+def test_speakers_of_a_model_come_from_its_classes_or_its_list(
+    own, others, found
+):
+    model = SimpleNamespace(speakers=own, teacher_speakers=others)
+    assert list(training_speakers({"m": model}).values()) == found
