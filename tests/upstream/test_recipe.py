@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from speechbrain.utils.run_opts import RunOptions
 from upstream import left_out, recipe, shaking
 
 
@@ -61,6 +62,27 @@ def test_the_yamls_refer_only_to_their_own_keys(files):
         if path.endswith(".yaml"):
             keys = set(YAML().load(text))
             assert set(re.findall(r"!ref.*?<(\w+)", text)) <= keys, path
+
+
+def test_the_script_reads_every_key(files):
+    """SpeechBrain's consistency check; it knows run options itself."""
+    script = files["train_kd.py"]
+    for path, text in files.items():
+        # verify.yaml is for SpeechBrain's own script.
+        if not path.endswith(".yaml") or path.endswith("verify.yaml"):
+            continue
+        plain = {
+            match.group(1)
+            for match in re.finditer(r"(?m)^(\w+):(?!.*!apply)", text)
+        }
+        used = set(re.findall(r"!ref.*?<(\w+)", text))
+        read = {
+            a or b
+            for a, b in re.findall(r'\["(\w+)"\]|hparams\.get\("(\w+)"', script)
+        }
+        read |= set(re.findall(r"hparams\.(\w+)", script))
+        options = set(RunOptions().as_dict())
+        assert plain <= used | read | options, path
 
 
 def test_no_name_is_undefined(files, tmp_path):

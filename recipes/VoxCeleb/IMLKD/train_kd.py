@@ -98,6 +98,7 @@ def check_before_training(hparams):
     chunk, model = hparams["sentence_len"], hparams["embedding_model"]
     objective.check(hparams["batch_size"], integrated.durations, chunk, model)
     hparams["batchnorm"] = batchnorm_of(hparams["batchnorm"], hparams["method"])
+    logger.info("Updates between measurements: %s", hparams["measure_interval"])
     if distils(hparams):
         mode = integrated.mode if objective.integrates else None
         check_teacher(hparams["teacher_folder"], *seen, mode)
