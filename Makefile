@@ -25,7 +25,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint -s -c .yamllint.yaml hparams
-	$(BIN)/codespell --skip='./.git,./.venv,./data,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,notin,trian,chanels,modles,verfiy .
+	$(BIN)/codespell --skip='./.git,./.venv,./data,./upstream,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,notin,trian,chanels,modles,verfiy .
 
 bench: .venv/dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
