@@ -145,6 +145,11 @@ ANSWERS = {
     "answers_precision": choice(
         "Of what is stored.", ("float16", "float32"), optional=True
     ),
+    "answers_arithmetic": choice(
+        "In which teach.py computes embeddings.",
+        ("float32", "bfloat16"),
+        optional=True,
+    ),
     "processes": whole(
         "Processes of teach.py, each with a teacher.",
         low=1,

@@ -29,7 +29,30 @@ logger = get_logger(__name__)
 
 
 class RecipeGuidance(Guidance):
-    """A teacher that is asked about the segments that the data set names."""
+    """A teacher that is asked about the segments that the data set names.
+
+    Arguments
+    ---------
+    teacher, integrated, sample_rate
+        See :class:`imlkd_brain.distillation.guidance.Guidance`.
+    arithmetic : str
+        ``float32`` or ``bfloat16``, of the teacher's embeddings. Features and
+        attribution stay in float32.
+    """
+
+    def __init__(self, teacher, integrated, sample_rate, arithmetic="float32"):
+        super().__init__(teacher, integrated, sample_rate)
+        self.arithmetic = arithmetic
+
+    def answer(self, feats):
+        """Cosines and embeddings of the frozen teacher."""
+        if self.arithmetic == "float32":
+            return super().answer(feats)
+        half = torch.autocast(feats.device.type, torch.bfloat16)
+        with torch.no_grad(), half:
+            embeddings = self.teacher.embed_features(feats.float())
+        embeddings = embeddings.float()
+        return self.teacher.classify(embeddings), embeddings
 
     def _segments(self, view, seeds):
         """The segments of the batch's recipes."""
@@ -85,6 +108,7 @@ def answers_content(
         "augmentation": augmentation_settings(wav_augment),
         "fields": list(fields),
         "precision": precision,
+        "arithmetic": guidance.arithmetic,
         "dimension": teacher.embedding_dim,
         "weights": [],
         "attribution": {},

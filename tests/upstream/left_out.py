@@ -28,6 +28,7 @@ KEYS = {
             "answers_variants",
             "answers_fields",
             "answers_precision",
+            "answers_arithmetic",
             "processes",
             # What they read
             "initial_weights",

@@ -139,7 +139,10 @@ def begin(hparams, run_opts):
         speakers=speakers, classes=classes, prototypes=prototypes
     )
     guidance = RecipeGuidance(
-        teacher, hparams["integrated_inputs"], hparams["sample_rate"]
+        teacher,
+        hparams["integrated_inputs"],
+        hparams["sample_rate"],
+        hparams["answers_arithmetic"],
     )
     content = answers_content(
         guidance,

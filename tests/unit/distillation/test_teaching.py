@@ -203,3 +203,28 @@ def test_a_walk_with_other_options_does_not_go_on(corpus, source, tmp_path):
     with pytest.raises(UserError, match="n_steps: 1 there, 2 here"):
         taught(corpus, source, tmp_path, n_steps=2)
     assert bytes_of(tmp_path) == before
+
+
+def test_bfloat16_changes_embeddings_alone_and_little(corpus, source, tmp_path):
+    """8 bits of mantissa keep the directions of embeddings to 0.1 %."""
+    walks = [
+        taught(corpus, source, tmp_path / name, answers_arithmetic=name)
+        for name in ("float32", "bfloat16")
+    ]
+    differs = 0
+    for name in walks[0].rows:
+        full, half = (store.record(name, 0) for store in walks)
+        assert np.array_equal(full["weights"], half["weights"])
+        for field in ("chunk", "segment", "integrated"):
+            a, b = (np.float64(record[field]) for record in (full, half))
+            differs += not np.array_equal(a, b)
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            assert cosine > 0.999, (name, field)
+    assert differs
+    with pytest.raises(UserError, match="arithmetic: float32 there, bfloat16"):
+        taught(
+            corpus,
+            source,
+            tmp_path / "float32",
+            answers_arithmetic="bfloat16",
+        )
