@@ -8,6 +8,7 @@ import os
 
 from imlkd_brain.errors import UserError
 
+UNLABELLED = "unlabelled--"  # begins the IDs of files that are of no corpus
 CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
 
 

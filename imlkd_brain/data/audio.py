@@ -128,6 +128,79 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
     return torch.from_numpy(signal)
 
 
+def read_converted(path, start, n_samples, sample_rate):
+    """Read samples of a file of any rate and number of channels.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    start, n_samples : int
+        First sample and number of samples, at ``sample_rate``.
+    sample_rate : int
+        The rate to resample to, in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples,), float32, the mean of the channels. A few samples at the
+        ends of a resampled part may differ from those of the whole file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or broken, ends before ``start``, or holds NaN
+        or infinity.
+    """
+    with opened(path) as file:
+        rate, n_channels = file.samplerate, file.channels
+        if (rate, n_channels) != (sample_rate, 1):
+            first = start * rate // sample_rate
+            file.seek(min(first, file.frames))
+            n_read = -(-n_samples * rate // sample_rate)
+            samples = file.read(n_read, dtype="float32", always_2d=True)
+    if (rate, n_channels) == (sample_rate, 1):
+        return read_audio(path, start, n_samples, sample_rate)
+    if not len(samples):
+        raise UserError(
+            f"{path}: ends before sample {first}, where it did not before; "
+            "restore it, or prepare the data again."
+        )
+    check_samples(samples, path, first)
+    signal = torch.from_numpy(samples).mean(1)
+    if rate != sample_rate:
+        signal = torchaudio.functional.resample(signal, rate, sample_rate)
+    return signal[:n_samples]
+
+
+def samples_of(path, sample_rate):
+    """Return how many samples a file has at a rate, from its header.
+
+    Arguments
+    ---------
+    path : str
+        A file of any rate and number of channels.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    UserError
+        If the file is missing, broken or empty.
+    """
+    with opened(path) as file:
+        if not file.frames:
+            raise UserError(
+                f"{path}: the audio file is empty; restore it, or take it out "
+                "of the folder, list or CSV that names it."
+            )
+        return file.frames * sample_rate // file.samplerate
+
+
 def repeat_to(signal, n_samples):
     """Repeat a signal (samples,) until it has ``n_samples`` samples.
 

@@ -7,8 +7,8 @@ import torch
 import torchaudio
 
 import speechbrain as sb
-from imlkd_brain.data.annotations import read_annotation
-from imlkd_brain.data.audio import read_audio, repeat_to
+from imlkd_brain.data.annotations import UNLABELLED, read_annotation
+from imlkd_brain.data.audio import read_audio, read_converted, repeat_to
 from imlkd_brain.data.crops import RandomChunks, seconds_to_samples
 from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.errors import UserError
@@ -113,7 +113,10 @@ class ChunkReader:
         # `duration` is that of the file, not of the row.
         n_file = seconds_to_samples(duration, self.sample_rate)
         start = self.chunks(id_, n_file, n_read)
-        signal = read_audio(wav, start, n_read, self.sample_rate)
+        read = read_audio
+        if id_.startswith(UNLABELLED):
+            read = read_converted  # nobody's corpus, of any format
+        signal = read(wav, start, n_read, self.sample_rate)
         if speed != 1.0:
             signal = self.resample[speed](signal)
         return repeat_to(signal, self.n_chunk)

@@ -116,6 +116,8 @@ class Labels:
             )
         if self._teaches and not self.has_classes:
             self._check_unlabelled(has_classes=False)
+        elif self._teaches and self.unlabelled_folder is not None:
+            self._check_unlabelled(has_classes=True)
 
     def _check_without_corpus(self):
         """Refuse what only a corpus can have, where there is just a folder."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from imlkd_brain.data.audio import check_audio, read_audio
+from imlkd_brain.data.audio import check_audio, read_audio, samples_of
 from imlkd_brain.data.sources import FIRST_OFFENDERS
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import replacing
@@ -124,7 +124,7 @@ class MeasuredFiles:
             + (measure.n_samples, measure.chunk, levels, LINE_END)
         )
 
-    def measure(self, paths, chunk, title):
+    def measure(self, paths, chunk, title, any_format=False):
         """Measure files, reading only those that are new or have changed.
 
         Arguments
@@ -136,6 +136,9 @@ class MeasuredFiles:
             decoding the files.
         title : str
             For the progress bar.
+        any_format : bool
+            Whether files may have any rate and number of channels. Their
+            samples are counted at the rate of this object.
 
         Returns
         -------
@@ -158,6 +161,8 @@ class MeasuredFiles:
         def read(path):
             """Samples of a file and, where needed, the level of its chunks."""
             state = self.states[path]
+            if any_format:
+                return Measure(state, samples_of(path, self.sample_rate))
             if chunk is None:
                 return Measure(state, check_audio(path, self.sample_rate))
             signal = read_audio(path, sample_rate=self.sample_rate)

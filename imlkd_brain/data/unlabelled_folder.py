@@ -9,6 +9,7 @@ from pathlib import Path
 
 import soundfile
 
+from imlkd_brain.data.annotations import UNLABELLED
 from imlkd_brain.data.measured import MeasuredFiles
 from imlkd_brain.data.preparation import write_rows
 from imlkd_brain.data.sources import file_states, fingerprint
@@ -39,7 +40,8 @@ def prepare_unlabelled(folder, save_folder, sample_rate, shortest, held_out):
     save_folder : str
         Where the CSV goes.
     sample_rate : int
-        The rate that all files must have, in Hz.
+        Of the training, in Hz. Files may have any; they are converted when
+        they are read.
     shortest : float
         Seconds; shorter files are left out.
     held_out : set of str
@@ -55,14 +57,14 @@ def prepare_unlabelled(folder, save_folder, sample_rate, shortest, held_out):
     ------
     UserError
         If there is no such folder or nothing to train on in it, or files are
-        broken, not mono or of another rate; these are named.
+        broken; these are named.
     """
     root = os.path.abspath(folder)
     paths = list_audio(root)
     n_jobs = os.cpu_count() or 1
     states = file_states(paths, n_jobs)
     wanted = {
-        "format": 1,
+        "format": 2,
         "folder": root,
         "sample_rate": sample_rate,
         "shortest": shortest,
@@ -75,7 +77,9 @@ def prepare_unlabelled(folder, save_folder, sample_rate, shortest, held_out):
     if os.path.isfile(path) and _read(record) == wanted:
         return path
     with MeasuredFiles(save_folder, states, n_jobs, sample_rate) as measured:
-        found = measured.measure(paths, None, "unlabelled files")
+        found = measured.measure(
+            paths, None, "unlabelled files", any_format=True
+        )
     rows, short, unknown, known_test = [], [], [], set()
     for file, measure in zip(paths, found, strict=True):
         speaker = speaker_of(file, [root]) or ""
@@ -90,7 +94,7 @@ def prepare_unlabelled(folder, save_folder, sample_rate, shortest, held_out):
         key = os.path.relpath(file, root).replace(os.sep, "--")
         seconds = measure.n_samples / sample_rate
         rows.append(
-            (f"unlabelled--{key}", seconds, file, 0, measure.n_samples, speaker)
+            (UNLABELLED + key, seconds, file, 0, measure.n_samples, speaker)
         )
     if not rows:
         raise UserError(

@@ -208,6 +208,22 @@ class DistillationObjective:
         """Whether the teacher is asked for attribution in a mode of ``I``."""
         return (self.integrates and mode != "identity") or self.needs_attention
 
+    def asks_classes(self, integrated):
+        """Whether anything depends on the teacher's classes.
+
+        Arguments
+        ---------
+        integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+            How ``I(x_d)`` is made.
+
+        Returns
+        -------
+        bool
+        """
+        of_speaker = integrated.target != "own_embedding"
+        attributed = of_speaker and self.attributes(integrated.mode)
+        return bool(self.of_classes) or attributed
+
     @property
     def of_classes(self):
         """Names of the terms that compare posteriors over speakers."""

@@ -138,10 +138,11 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
 
     Arguments
     ---------
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset or None
         See :func:`embed_dataset`. One with ``stored_embeddings`` is asked for
         them first, see
-        :class:`imlkd_brain.distillation.stored_answers.AnsweredSet`.
+        :class:`imlkd_brain.distillation.stored_answers.AnsweredSet`. None
+        where nothing depends on the classes: they are zeros then.
     device : str
         Where to embed.
     model : SpeakerModel
@@ -159,9 +160,9 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
         (n_speakers, dim), unit length, see :func:`speaker_prototypes`.
     """
 
-    if not n_speakers:
-        # Of unlabelled speech alone: there are no classes.
-        return torch.zeros(0, model.embedding_dim)
+    if dataset is None or not n_speakers:
+        # Of embeddings alone, or of unlabelled speech
+        return torch.zeros(n_speakers, model.embedding_dim)
     if hasattr(dataset, "stored_embeddings"):
         # The teacher has embedded these chunks before.
         embeddings, labels = dataset.stored_embeddings()

@@ -69,11 +69,6 @@ class RecipeGuidance(Guidance):
         return self._carry(view, segment, generator, with_gap, **asked)
 
 
-def no_prototypes(model, n_speakers):
-    """Classes (n_speakers, dim) of zeros, for answers that depend on none."""
-    return torch.zeros(n_speakers, model.embedding_dim)
-
-
 def answers_content(
     guidance, recipe, wav_augment, fields, precision, speakers, classes
 ):

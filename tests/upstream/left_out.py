@@ -99,6 +99,8 @@ NAMES = {
             "PoolingAttention",
             "enrolment_score",
             "DistillationObjective.plan",
+            "DistillationObjective.asks_classes",
+            "read_converted",
             "option_at",
             "time_weights",
             "_time_weights",

@@ -40,7 +40,6 @@ from imlkd_brain.distillation.stored_answers import check_fields, recipe_of
 from imlkd_brain.distillation.teaching import (
     RecipeGuidance,
     answers_content,
-    no_prototypes,
     walk,
 )
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -125,15 +124,14 @@ def begin(hparams, run_opts):
     prepare(hparams)
     train_data, chunks, encoder = dataio_prep(hparams, recipe)
     speakers = training.speaker_names(encoder)
+    own = hparams["integrated_inputs"].target == "own_embedding"
+    if own or hparams["answers_fields"] == ["chunk"]:
+        train_data = None  # What is stored depends on no classes.
     prototypes = partial(
         hparams["teacher_prototypes"],
         train_data,
         training.device_of(run_opts, hparams),
     )
-    own = hparams["integrated_inputs"].target == "own_embedding"
-    if own or hparams["answers_fields"] == ["chunk"]:
-        # What is stored depends on no classes.
-        prototypes = no_prototypes
     classes = hparams["teacher_classes"] if speakers else "prototypes"
     teacher = hparams["teacher"](
         speakers=speakers, classes=classes, prototypes=prototypes

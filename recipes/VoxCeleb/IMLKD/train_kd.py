@@ -129,19 +129,19 @@ def add_speaker_modules(hparams, run_opts, encoder, n_train):
 def add_teacher(hparams, run_opts, encoder, train_data):
     """Loads the frozen teacher; a projection, which no model exports."""
     options = {"speakers": training.speaker_names(encoder)}
+    objective, integrated = hparams["objective"], hparams["integrated_inputs"]
     if "teacher_prototypes" in hparams:
-        where = train_data, training.device_of(run_opts, hparams)
+        asked = train_data if objective.asks_classes(integrated) else None
+        where = asked, training.device_of(run_opts, hparams)
         options["prototypes"] = partial(hparams["teacher_prototypes"], *where)
         if not len(encoder):
             options["classes"] = "prototypes"  # of nobody
-    teacher, objective = hparams["teacher"](**options), hparams["objective"]
-    hparams["teacher"] = teacher
+    hparams["teacher"] = teacher = hparams["teacher"](**options)
     loader_options = hparams["train_dataloader_options"]
     if hparams.get("answers") is not None:
         taught = teacher, train_data, loader_options
         hparams.update(hparams["answers"].in_place_of(*taught))
     else:
-        integrated = hparams["integrated_inputs"]
         more = {"sample_rate": hparams["sample_rate"]}
         if "open_teacher_cache" in hparams:
             n_batches = training.all_batches(len(train_data), loader_options)

@@ -108,7 +108,7 @@ def test_attributions_of_the_own_embedding_are_stored_without_classes(
     def classes(*_, **__):
         raise AssertionError("prototypes were made")
 
-    monkeypatch.setattr(prototypes, "kept_prototypes", classes)
+    monkeypatch.setattr(prototypes, "embed_dataset", classes)
     target = {"attribution_target": "own_embedding"}
     walk = {"teacher_classes": "prototypes", **target}
     losses = []

@@ -145,6 +145,11 @@ def test_what_does_not_go_together_is_said(
         rows_of(make(names, **options), corpus)
 
 
+def test_a_folder_beside_a_corpus_is_refused_before_anything_is_read(make):
+    with pytest.raises(UserError, match="attribution_target: true_class asks"):
+        make(None, objective(attributes=True), unlabelled_folder="heap")
+
+
 def test_targets_that_need_no_true_class_go_with_unlabelled_speech(
     make, corpus
 ):

@@ -8,6 +8,7 @@ import soundfile
 from synthetic import RATE, write_wav
 
 from imlkd_brain.data.annotations import read_annotation
+from imlkd_brain.data.datasets import train_dataset
 from imlkd_brain.data.measured import MeasuredFiles
 from imlkd_brain.data.unlabelled_folder import prepare_unlabelled
 from imlkd_brain.errors import UserError
@@ -85,13 +86,36 @@ def test_it_is_made_once_for_each_state(folder, place, monkeypatch):
 
 def test_files_that_cannot_be_used_are_named(folder, place):
     (folder / "anna" / "broken.wav").write_bytes(b"RIFF, but no audio")
-    write_wav(folder / "anna" / "two.wav", 0.5, 100, 1, channels=2)
-    write_wav(folder / "anna" / "slow.wav", 0.5, 100, 1, rate=8000)
+    (folder / "anna" / "empty.wav").write_bytes(b"")
+    soundfile.write(folder / "anna" / "none.wav", np.zeros(0), RATE)
     with pytest.raises(UserError) as caught:
         prepare(folder, place)
     said = str(caught.value)
     assert "3 of 10 audio files" in said
-    assert all(name in said for name in ("broken.wav", "two.wav", "slow.wav"))
+    assert all(name in said for name in ("broken.wav", "empty.wav", "none.wav"))
+
+
+def test_files_of_any_rate_and_channels_are_converted_as_they_are_read(
+    folder, place
+):
+    """A tone of 44.1 kHz in two channels is the same tone at 16 kHz."""
+    times = np.arange(44100) / 44100
+    tone = 0.3 * np.sin(2 * np.pi * 440 * times)
+    soundfile.write(
+        folder / "anna" / "cd.flac", np.stack([tone, tone / 3], 1), 44100
+    )
+    rows = rows_of(prepare(folder, place))
+    key = "unlabelled--anna--cd.flac"
+    assert rows[key]["duration"] == 1.0
+    dataset, _ = train_dataset(f"{place}/unlabelled.csv", "", 0.5, RATE, seed=3)
+    signal = next(i["sig"] for i in dataset if i["id"] == key).numpy()
+    assert len(signal) == RATE // 2
+    # Away from the ends it is the mean of the channels, at some phase.
+    phase = 2 * np.pi * 440 * np.arange(RATE // 2) / RATE
+    base = np.stack([np.sin(phase), np.cos(phase)], 1)[50:-50]
+    weights, (error,), *_ = np.linalg.lstsq(base, signal[50:-50], rcond=None)
+    assert np.hypot(*weights) == pytest.approx(0.2, rel=0.01)
+    assert error < 1e-4 * (signal**2).sum()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Unit tests of ``imlkd_brain.distillation.objective``."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.losses import LOSSES, logits
@@ -51,6 +53,25 @@ OPTIONS = {
 
 def build(**changes):
     return DistillationObjective(**{**OPTIONS, **changes})
+
+
+@pytest.mark.parametrize(
+    "terms, target, mode, asks",
+    [
+        ({"raw": {"embedding": 1}}, "true_class", "time_gate", False),
+        ({"raw": {"relation": 1}}, "true_class", "time_gate", False),
+        ({"segment": {"embedding": 1}}, "true_class", "time_gate", False),
+        ({"raw": {"instance": 1}}, "own_embedding", "time_gate", True),
+        ({"cross": {"embedding": 1}}, "true_class", "time_gate", True),
+        ({"cross": {"embedding": 1}}, "true_class", "identity", False),
+        ({"cross": {"embedding": 1}}, "own_embedding", "time_gate", False),
+        ({"segment": {"attention": 1}}, "predicted", "identity", True),
+    ],
+)
+def test_what_depends_on_the_teachers_classes(terms, target, mode, asks):
+    objective = build(method="mine", methods={"mine": terms})
+    integrated = SimpleNamespace(target=target, mode=mode)
+    assert objective.asks_classes(integrated) is asks
 
 
 class TestObjective:

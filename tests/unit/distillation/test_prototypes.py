@@ -107,6 +107,14 @@ def test_prototypes_are_computed_once_for_all_processes_and_starts(
     assert kept() == (expected.tolist(), 1)
 
 
+def test_classes_that_nothing_depends_on_cost_nothing(trained, tmp_path):
+    model = load_speaker_model(trained)
+    path = tmp_path / "prototypes.pt"
+    rows = kept_prototypes(None, "cpu", model, 4, str(path), {"seed": 1})
+    assert torch.equal(rows, torch.zeros(4, model.embedding_dim))
+    assert not path.exists()
+
+
 def test_an_interrupted_embedding_goes_on(
     trained, corpus, tmp_path, monkeypatch
 ):
