@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 
 import ruamel.yaml
 import yaml as pyyaml
@@ -136,7 +137,12 @@ def _parse(argv):
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return sb.parse_arguments(argv)
+            file, run_opts, overrides = sb.parse_arguments(argv)
+        limit = run_opts.optimizer_step_limit
+        if isinstance(limit, str) and limit.isdecimal():
+            # The only number without a default, so SpeechBrain leaves it text.
+            run_opts = replace(run_opts, optimizer_step_limit=int(limit))
+        return file, run_opts, overrides
     except SystemExit as end:
         if not end.code:
             raise

@@ -196,6 +196,22 @@ def small(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("optimizer_step_limit", 6),
+        ("grad_accumulation_factor", 2),
+        ("ckpt_interval_steps", 9),
+        ("max_grad_norm", 1.5),
+    ],
+)
+def test_numbers_among_run_options_are_numbers(small, option, value):
+    for given in ([f"--{option}={value}"], [f"--{option}", str(value)]):
+        file = str(small / "whole.yaml")
+        _, run_opts, _ = read_command([file, *given], SCHEMA)
+        assert getattr(run_opts, option) == value
+
+
 def test_a_key_that_repeats_another_names_it(small):
     (small / "whole.yaml").write_text(
         "start: -1\nmodels: {}\nseed: !ref <start>\n"
