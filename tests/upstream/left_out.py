@@ -467,6 +467,7 @@ NESTED_KEYS = (
     "methods.dist",
     "methods.relation_kd",
     "methods.triage_kd",
+    "methods.segments_kd",
     "methods.iml_kd_attention",
     "prepare_noise_data.data_folder",
     "prepare_noise_data.name",
