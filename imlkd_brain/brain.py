@@ -20,6 +20,7 @@ from imlkd_brain.distillation.gradient_shares import gradient_shares
 from imlkd_brain.distillation.guidance import Outputs, View
 from imlkd_brain.distillation.methods import BRANCHES
 from imlkd_brain.errors import UserError
+from imlkd_brain.models.folded import without_idle_padding
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
 from imlkd_brain.precision import full_float32
 from speechbrain.utils.checkpoints import (
@@ -295,6 +296,7 @@ class IMLKDBrain(sb.Brain):
         if self.distils and self.hparams.objective.needs_attention:
             # Before SpeechBrain compiles the student or wraps it for DDP
             self.attention = PoolingAttention(self.modules.embedding_model)
+        without_idle_padding(self.modules.embedding_model)
         super().on_fit_start()
         # SpeechBrain's schedule acts after an update for the first time.
         schedule = self.hparams.lr_annealing

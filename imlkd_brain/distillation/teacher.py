@@ -9,6 +9,7 @@ from imlkd_brain.data.speakers import PERTURBED
 from imlkd_brain.distillation.front_end import FrontEnd
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import other_features
+from imlkd_brain.models.folded import folded
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.speaker_model import SpeakerModel
 from speechbrain.utils.logger import get_logger
@@ -68,6 +69,8 @@ class Teacher(SpeakerModel):
         # What it answers depends on the classes as well.
         self.model_key = model.key
         self.key = self._fingerprint()
+        # After the key, which is of the weights that were trained.
+        self.embedding_model = folded(self.embedding_model)
 
     def classify(self, embeddings):
         """Return cosines (batch, student speakers) of embeddings (batch, dim)."""
