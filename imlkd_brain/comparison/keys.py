@@ -30,6 +30,17 @@ OPTIONS = {
         "Fold and seed of each run.",
         example="[{fold: 0, seed: 1}]",
     ),
+    "teacher": Option(
+        "path",
+        "A trained model or a public one's name, which teaches all runs.",
+        null="each run trains one",
+    ),
+    "answers": mapping(
+        "Keys of teach.py, whose stored answers all students learn from.",
+        null="the teacher is asked",
+        example="{answers_variants: 4}",
+    ),
+    "store_answers": Option("file", "The YAML of teach.py."),
     "train_teacher": Option("file", "The YAML of teachers."),
     "train_student": Option("file", "The YAML of students."),
     "teacher_overrides": mapping(
@@ -105,6 +116,11 @@ def check_comparison(values):
     UserError
         Naming the keys.
     """
+    if values["answers"] and not values["teacher"]:
+        raise UserError(
+            "answers: are of one teacher for all runs, and `teacher` is null; "
+            "give a trained model there, or `--answers null`."
+        )
     pairs = {k: v for k, v in values["pairs"].items() if v is not None}
     if not pairs:
         raise UserError("pairs: there is none; give a teacher and a student.")

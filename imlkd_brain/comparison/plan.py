@@ -57,6 +57,9 @@ class Run:
         Trial lists of the fold. Their speakers are not trained on.
     scored_trials : Path
         The list that the models are scored on.
+    public_teacher : str, optional
+        A trained model or a public one's name, which teaches in place of one
+        that is trained.
     """
 
     pair: str
@@ -67,6 +70,13 @@ class Run:
     dev_trials: Path
     test_trials: Path
     scored_trials: Path
+    public_teacher: str | None = None
+
+    def source(self, model):
+        """Where a model of the run is: its folder, or the public teacher."""
+        if model == TEACHER and self.public_teacher:
+            return self.public_teacher
+        return self.folder / model
 
     @property
     def annotations(self):
@@ -95,6 +105,12 @@ class Recipe:
         Device of the trainings; SpeechBrain's choice if not given.
     teacher_cache : bool
         Whether the students of a run share what the teacher says, on disk.
+    answers : dict, optional
+        Options of ``teach.py``, whose stored answers all students learn from.
+    answers_yaml : str, optional
+        Its YAML.
+    answers_folder : Path, optional
+        Where the answers go.
     """
 
     script: Path
@@ -103,6 +119,22 @@ class Recipe:
     data_folder: str
     device: str | None = None
     teacher_cache: bool = False
+    answers: dict | None = None
+    answers_yaml: str | None = None
+    answers_folder: Path | None = None
+
+    def answers_command(self, teacher):
+        """Options of ``teach.py``, its YAML first, for a public teacher."""
+        given = {
+            "data_folder": self.data_folder,
+            "teacher_folder": teacher,
+            "teacher_answers": self.answers_folder,
+            **self.answers,
+        }
+        command = [str(self.answers_yaml)]
+        for key, value in given.items():
+            command += [f"--{key}", option(value)]
+        return command + (["--device", self.device] if self.device else [])
 
 
 @dataclass(frozen=True)
@@ -183,7 +215,12 @@ def read_pairs(pairs, teacher_overrides, student_overrides):
 
 
 def list_runs(
-    output_folder, data_folder, pairs, folds_and_seeds, scored_trials=None
+    output_folder,
+    data_folder,
+    pairs,
+    folds_and_seeds,
+    scored_trials=None,
+    public_teacher=None,
 ):
     """List the runs of a comparison, pair by pair.
 
@@ -200,6 +237,8 @@ def list_runs(
     scored_trials : str or Path, optional
         The list that all runs are scored on. If not given, each run is scored
         on the test list of its fold.
+    public_teacher : str, optional
+        The teacher of all runs, see :class:`Run`.
 
     Returns
     -------
@@ -233,6 +272,7 @@ def list_runs(
                     dev_trials=fold_list(data_folder, fold, "dev"),
                     test_trials=test,
                     scored_trials=Path(scored_trials or test),
+                    public_teacher=public_teacher,
                 )
             )
     return runs
@@ -319,30 +359,51 @@ def plan(runs, pairs, methods, recipe):
             "skip_prep": True,
         }
         pair = pairs[run.pair]
-        if run.teacher_folder not in teachers:
+        public = run.public_teacher
+        if not public and run.teacher_folder not in teachers:
             teachers.add(run.teacher_folder)
             places = {**shared, "output_folder": run.teacher_folder}
             trainings.append(
-                make_training(TEACHER, recipe, places, pair.teacher)
+                make_training(
+                    TEACHER, recipe, places, of_fold(pair.teacher, run.fold)
+                )
             )
         cache = run.folder / CACHE if recipe.teacher_cache else None
         for name, overrides in methods.items():
             places = {
                 **shared,
-                "teacher_folder": run.folder / TEACHER,
+                "teacher_folder": run.source(TEACHER),
                 "teacher_cache": cache,
                 "output_folder": run.folder / name,
             }
+            if recipe.answers:
+                places["teacher_answers"] = recipe.answers_folder
             trainings.append(
                 make_training(
                     name,
                     recipe,
                     places,
-                    {**pair.student, **overrides},
-                    waits_for=run.teacher_folder,
+                    of_fold({**pair.student, **overrides}, run.fold),
+                    waits_for=None if public else run.teacher_folder,
                 )
             )
     return trainings
+
+
+def of_fold(overrides, fold):
+    """Put the number of a run's fold where texts have ``{fold}``.
+
+    Example
+    -------
+    >>> of_fold({"labelled_speakers": "labels/fold{fold}_30.txt", "lr": 0.1}, 2)
+    {'labelled_speakers': 'labels/fold2_30.txt', 'lr': 0.1}
+    """
+    return {
+        key: value.replace("{fold}", str(fold))
+        if isinstance(value, str)
+        else value
+        for key, value in overrides.items()
+    }
 
 
 def make_training(name, recipe, places, overrides, waits_for=None):
@@ -380,6 +441,7 @@ def make_training(name, recipe, places, overrides, waits_for=None):
         "valid_trials": "valid_trials",
         "teacher": "teacher_folder",
         "initial_weights": "initial_weights",
+        "labelled_speakers": "labelled_speakers",
     }
     return Training(
         name=name,
@@ -453,7 +515,7 @@ def link_teachers(runs):
     """
     for run in runs:
         link = run.folder / TEACHER
-        if link == run.teacher_folder:
+        if run.public_teacher or link == run.teacher_folder:
             continue
         link.parent.mkdir(parents=True, exist_ok=True)
         if not os.path.lexists(link):

@@ -133,19 +133,19 @@ def model_sizes(runs, methods):
     """
     first = {}
     for run in runs:
-        first.setdefault(run.pair, run.folder)
+        first.setdefault(run.pair, run)
     return {
         pair: {
             name: dict(
                 zip(
                     ("parameters", "macs"),
-                    model_size(load_speaker_model(folder / name)),
+                    model_size(load_speaker_model(run.source(name))),
                     strict=True,
                 )
             )
             for name in methods
         }
-        for pair, folder in first.items()
+        for pair, run in first.items()
     }
 
 

@@ -43,7 +43,9 @@ def sole_use(runs):
     """
     with ExitStack() as stack:
         places = {run.folder for run in runs}
-        places |= {run.teacher_folder.parent for run in runs}
+        places |= {
+            run.teacher_folder.parent for run in runs if not run.public_teacher
+        }
         for place in sorted(places):
             stack.enter_context(locks.sole_use(place, "comparison"))
         yield

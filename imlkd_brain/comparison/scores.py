@@ -125,7 +125,7 @@ def score_run(run, methods, scoring):
     scores = {}
     for method in methods:
         folder = run.folder / method
-        model = load_speaker_model(folder, scoring.device)
+        model = load_speaker_model(run.source(method), scoring.device)
         check_held_out(
             located,
             training_speakers({method: model}),
@@ -143,6 +143,7 @@ def score_run(run, methods, scoring):
             scorer = Scorer(model, embed)
             found[name] = scorer.score(located, seconds)[0].numpy()
             found[f"{name} key"] = np.array(key)
+        folder.mkdir(parents=True, exist_ok=True)
         # numpy adds a suffix to a path, but not to a stream.
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **found)

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from imlkd_brain.comparison.plan import CACHE
+from imlkd_brain.models.folder import load_speaker_model
+from imlkd_brain.models.shipped import default_model
 
 RECIPE = Path(compare.__file__).resolve().parent
 SMALL = {
@@ -51,6 +53,9 @@ def options(tiny_minivox, tmp_path):
         "report_folder": str(tmp_path / "out" / "main"),
         "data_folder": str(data),
         "runs": [{"fold": 0, "seed": 7}],
+        "teacher": None,
+        "answers": None,
+        "store_answers": "hparams/minivox/teach.yaml",
         "train_teacher": "hparams/minivox/train_teacher.yaml",
         "train_student": "hparams/minivox/iml_kd.yaml",
         "teacher_overrides": SMALL,
@@ -156,3 +161,58 @@ def test_a_comparison_goes_on_and_reports(options, tmp_path):
     assert process.returncode == 2 and "Traceback" not in said
     assert "scratch: trained with other options" in said
     assert "number_of_epochs: 2 before, 3 now" in said
+
+
+def test_one_teacher_is_asked_once_for_all_runs_and_some_have_labels(
+    options, tmp_path
+):
+    """The fold's own list of labelled speakers; answers are shared."""
+    trials = Path(options["data_folder"], "trials")
+    tested = {
+        Path(wav).parts[0]
+        for part in ("dev", "test")
+        for line in (trials / f"fold0_{part}.txt").read_text().splitlines()
+        for wav in line.split()[1:]
+    }
+    everybody = {path.name for path in (trials.parent / "wav").iterdir()}
+    few = sorted(everybody - tested)[:3]
+    (tmp_path / "fold0_few.txt").write_text("\n".join(few))
+    options["teacher"] = str(default_model())
+    options["answers"] = {
+        "sentence_len": 1.0,
+        "durations": [0.5, 0.8],
+        "speed_perturb": [1.0],
+        "n_mels": 40,
+        "attribution_target": "own_embedding",
+        "answers_variants": 1,
+    }
+    options["student_overrides"].update(
+        labelled_speakers=str(tmp_path / "fold{fold}_few.txt"),
+        attribution_target="own_embedding",
+        teacher_classes="prototypes",
+        answers_variants=1,
+        number_of_epochs=1,
+    )
+    options["methods"] = {
+        "scratch": {"method": "scratch"},
+        "iml_kd_attention": {"method": "iml_kd_attention"},
+    }
+    options.update(teacher_cache=False, plots=False, durations=["full"])
+    process = start(options, tmp_path)
+    table, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    assert "iml_kd_attention" in table and "teacher" in table
+    place = tmp_path / "out" / "runs" / "tiny" / "fold0_seed7"
+    assert not (place / "teacher" / "inference").exists()
+    for name in options["methods"]:
+        model = load_speaker_model(place / name)
+        assert sorted(model.speakers) == few
+    answers = tmp_path / "out" / "answers"
+    blocks = {path: path.stat() for path in answers.glob("variant*/*")}
+
+    # Again: nobody is asked or trained again.
+    process = start(options, tmp_path)
+    again, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    assert again.splitlines()[-5:] == table.splitlines()[-5:]
+    assert {path: path.stat() for path in answers.glob("variant*/*")} == blocks

@@ -23,6 +23,7 @@ Authors
 
 import os
 import platform
+import shlex
 import sys
 from datetime import date
 from pathlib import Path
@@ -55,6 +56,7 @@ from imlkd_brain.comparison.report import (
 )
 from imlkd_brain.comparison.run import run_trainings, sole_use
 from imlkd_brain.comparison.scores import Scoring, collect_runs
+from imlkd_brain.comparison.steps import Step, run_groups
 from imlkd_brain.comparison.tables import dev_table
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
@@ -95,6 +97,7 @@ def main(argv):
         pairs,
         hparams["runs"],
         hparams["test_trials"],
+        hparams["teacher"],
     )
     recipe = Recipe(
         script=Path(__file__).with_name("train_kd.py"),
@@ -103,6 +106,9 @@ def main(argv):
         data_folder=hparams["data_folder"],
         device=run_opts.device,
         teacher_cache=hparams["teacher_cache"],
+        answers=hparams["answers"],
+        answers_yaml=hparams["store_answers"],
+        answers_folder=Path(hparams["output_folder"], "answers"),
     )
     # A method that a YAML gives as null is left out.
     methods = {k: v for k, v in hparams["methods"].items() if v is not None}
@@ -112,6 +118,8 @@ def main(argv):
     check_options(trainings)
 
     with sole_use(runs):
+        if recipe.answers:
+            store_answers(recipe, hparams["teacher"])
         train(hparams, runs, pairs, trainings)
         curves = read_curves(runs, methods)
         report_folder = Path(hparams["report_folder"])
@@ -135,6 +143,14 @@ def main(argv):
         )
         plots = hparams["plots"]
         print(write_report(report_folder, about, rows, draws, curves, plots))
+
+
+def store_answers(recipe, teacher):
+    """Asks the teacher once for all runs; what is stored is not asked again."""
+    command = recipe.answers_command(teacher)
+    script = shlex.quote(str(recipe.script.with_name("teach.py")))
+    step = Step("the teacher's answers", f"{script} {shlex.join(command)}")
+    run_groups([[step]], recipe.answers_folder)
 
 
 def train(hparams, runs, pairs, trainings):

@@ -125,14 +125,15 @@ def begin(hparams, run_opts):
     train_data, chunks, encoder = dataio_prep(hparams, recipe)
     speakers = training.speaker_names(encoder)
     own = hparams["integrated_inputs"].target == "own_embedding"
+    classes = hparams["teacher_classes"] if speakers else "prototypes"
     if own or hparams["answers_fields"] == ["chunk"]:
-        train_data = None  # What is stored depends on no classes.
+        # What is stored depends on no classes.
+        train_data, classes = None, "prototypes"
     prototypes = partial(
         hparams["teacher_prototypes"],
         train_data,
         training.device_of(run_opts, hparams),
     )
-    classes = hparams["teacher_classes"] if speakers else "prototypes"
     teacher = hparams["teacher"](
         speakers=speakers, classes=classes, prototypes=prototypes
     )

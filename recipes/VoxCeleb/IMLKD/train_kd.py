@@ -134,7 +134,7 @@ def add_teacher(hparams, run_opts, encoder, train_data):
         asked = train_data if objective.asks_classes(integrated) else None
         where = asked, training.device_of(run_opts, hparams)
         options["prototypes"] = partial(hparams["teacher_prototypes"], *where)
-        if not len(encoder):
+        if asked is None or not len(encoder):
             options["classes"] = "prototypes"  # of nobody
     hparams["teacher"] = teacher = hparams["teacher"](**options)
     loader_options = hparams["train_dataloader_options"]

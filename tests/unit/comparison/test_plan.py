@@ -1,5 +1,7 @@
 """Unit tests of ``imlkd_brain.comparison.plan``."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import compare
@@ -15,6 +17,7 @@ from imlkd_brain.comparison.plan import (
     link_teachers,
     list_runs,
     make_training,
+    plan,
     preparation,
     read_pairs,
 )
@@ -82,6 +85,44 @@ def test_methods_of_a_run_differ_in_their_overrides_alone(
                 "output_folder": str(place / name),
                 **comparison.methods[name],
             }
+
+
+def test_a_public_teacher_is_not_trained_and_its_answers_are_shared(comparison):
+    comparison.student_overrides["labelled_speakers"] = "few{fold}.txt"
+    recipe = replace(
+        comparison.recipe,
+        teacher_cache=False,
+        answers={"answers_variants": 2},
+        answers_yaml="teach.yaml",
+        answers_folder=comparison.output / "answers",
+    )
+    pairs = comparison.read_pairs()
+    runs = list_runs(
+        comparison.output,
+        comparison.data,
+        pairs,
+        comparison.folds,
+        public_teacher="campplus",
+    )
+    trainings = plan(runs, pairs, comparison.methods, recipe)
+    assert [t.name for t in trainings] == ["scratch", "long"] * 2
+    assert all(training.waits_for is None for training in trainings)
+    for training in trainings:
+        _, student = options(training)
+        assert student["teacher_folder"] == "campplus"
+        assert student["teacher_answers"] == str(comparison.output / "answers")
+        fold = training.folder.parent.name[len("fold")]
+        assert student["labelled_speakers"] == f"few{fold}.txt"
+    link_teachers(runs)
+    assert not comparison.output.exists()
+    for run in runs:
+        assert run.source(TEACHER) == "campplus"
+        assert run.source("long") == run.folder / "long"
+    yaml, *given = recipe.answers_command("campplus")
+    assert yaml == "teach.yaml"
+    given = dict(zip(given[::2], map(json.loads, given[1:-2:2]), strict=False))
+    assert given["--teacher_folder"] == "campplus"
+    assert given["--answers_variants"] == 2
 
 
 def test_a_teacher_of_two_pairs_is_trained_once(comparison):
