@@ -24,12 +24,12 @@ from imlkd_brain.comparison.figures import (
     method_dots,
     training_curves,
 )
-from imlkd_brain.comparison.plan import TEACHER
 from imlkd_brain.comparison.tables import (
     difference_table,
     group_table,
     summary_table,
 )
+from imlkd_brain.comparison.trainings import TEACHER
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors

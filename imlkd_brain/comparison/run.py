@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from tqdm import tqdm
 
 from imlkd_brain import locks
-from imlkd_brain.comparison.plan import CACHE, is_done
+from imlkd_brain.comparison.plan import CACHE
+from imlkd_brain.comparison.trainings import is_done
 from imlkd_brain.errors import UserError
 
 # glibc gives every large buffer back to the system and asks for it again in

@@ -1,7 +1,11 @@
-"""Changes to the models of finished runs."""
+"""Finished runs and their options, and changes to their models."""
+
+from pathlib import Path
 
 import torch
+from hyperpyyaml import load_hyperpyyaml
 
+import speechbrain as sb
 from imlkd_brain.trained_with import TrainingRecord
 
 
@@ -23,3 +27,17 @@ def finish(training):
     record = TrainingRecord.of_command(training.command[2:])
     record.content["data"] = {"teacher": "before"}
     record.write(model.parent)
+
+
+def options(training):
+    """A training's options, as its YAML will have them."""
+    script, yaml, *rest = training.command[1:]
+    assert Path(script).name == "train_kd.py" and Path(script).is_file()
+    file, run_opts, overrides = sb.parse_arguments([yaml, *rest])
+    assert run_opts.noprogressbar and run_opts.device == "cpu"
+    # HyperPyYAML puts a mapping into a mapping, anything else in its place.
+    blank = "".join(
+        f"{line.split(':')[0]}: {'{}' if ': {' in line else 'null'}\n"
+        for line in overrides.splitlines()
+    )
+    return file, load_hyperpyyaml(blank, overrides)

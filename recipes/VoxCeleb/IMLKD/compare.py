@@ -40,8 +40,6 @@ from imlkd_brain.comparison.checks import (
 )
 from imlkd_brain.comparison.keys import SCHEMA
 from imlkd_brain.comparison.plan import (
-    TEACHER,
-    Recipe,
     link_teachers,
     list_runs,
     plan,
@@ -58,6 +56,7 @@ from imlkd_brain.comparison.run import run_trainings, sole_use
 from imlkd_brain.comparison.scores import Scoring, collect_runs
 from imlkd_brain.comparison.steps import Step, run_groups
 from imlkd_brain.comparison.tables import dev_table
+from imlkd_brain.comparison.trainings import TEACHER, Recipe
 from imlkd_brain.data.crops import read_durations
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.locks import hold

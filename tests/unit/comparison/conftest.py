@@ -10,7 +10,6 @@ from helpers.runs import change, finish
 from synthetic import ROOT, TRAIN_SPEAKERS, write_corpus, write_model
 
 from imlkd_brain.comparison.plan import (
-    Recipe,
     Run,
     list_runs,
     plan,
@@ -18,6 +17,7 @@ from imlkd_brain.comparison.plan import (
     run_folder,
 )
 from imlkd_brain.comparison.scores import Scoring
+from imlkd_brain.comparison.trainings import Recipe
 
 RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
 

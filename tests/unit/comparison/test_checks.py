@@ -13,7 +13,7 @@ from imlkd_brain.comparison.checks import (
     check_trained,
     check_unseen,
 )
-from imlkd_brain.comparison.plan import Training
+from imlkd_brain.comparison.trainings import Training
 from imlkd_brain.errors import UserError
 
 

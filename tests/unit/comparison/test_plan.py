@@ -6,39 +6,24 @@ from pathlib import Path
 
 import compare
 import pytest
-from hyperpyyaml import load_hyperpyyaml
+from helpers.runs import options
 
-import speechbrain as sb
 from imlkd_brain.comparison.keys import SCHEMA
 from imlkd_brain.comparison.plan import (
-    TEACHER,
-    Recipe,
     fold_list,
     link_teachers,
     list_runs,
-    make_training,
     plan,
     preparation,
     read_pairs,
+)
+from imlkd_brain.comparison.trainings import (
+    TEACHER,
 )
 from imlkd_brain.errors import UserError
 from imlkd_brain.settings import read_command
 
 RUNS = [{"fold": 0, "seed": 1}, {"fold": 1, "seed": 2}]
-
-
-def options(training):
-    """A training's options, as its YAML will have them."""
-    script, yaml, *rest = training.command[1:]
-    assert Path(script).name == "train_kd.py" and Path(script).is_file()
-    file, run_opts, overrides = sb.parse_arguments([yaml, *rest])
-    assert run_opts.noprogressbar and run_opts.device == "cpu"
-    # HyperPyYAML puts a mapping into a mapping, anything else in its place.
-    blank = "".join(
-        f"{line.split(':')[0]}: {'{}' if ': {' in line else 'null'}\n"
-        for line in overrides.splitlines()
-    )
-    return file, load_hyperpyyaml(blank, overrides)
 
 
 def test_methods_of_a_run_differ_in_their_overrides_alone(
@@ -167,48 +152,6 @@ def test_folds_are_prepared_at_the_sampling_rate_of_the_trainings(comparison):
     assert given["dev_pairs_file"].endswith("fold1_dev.txt")
     pair.student["sample_rate"] = 8000
     assert preparation(run, pair, comparison.data)["sample_rate"] == 8000
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        [None, 2.0, 1.0],
-        {"iml_kd": {"raw": {"embedding": 10.0}, "integrated": {}}},
-        None,
-        True,
-        0.25,
-        1e-8,
-        1.5e20,
-        -3,
-        "iml_kd",
-        "two words",
-        "a: b # c",
-        "null",
-        "1e3",
-        "a=b",
-        "--odd",
-        "größe 𝛼",
-        "",
-        Path("/some where/a=b"),
-    ],
-)
-def test_options_survive_the_command_line(value):
-    script = Path(compare.__file__).with_name("train_kd.py")
-    training = make_training(
-        "method",
-        Recipe(script, "teacher.yaml", "x.yaml", "data", "cpu"),
-        {"first": value, "output_folder": Path("out")},
-        {"second": value, "last": 1},
-    )
-    expected = str(value) if isinstance(value, Path) else value
-    _, found = options(training)
-    assert found == {
-        "first": expected,
-        "output_folder": "out",
-        "second": expected,
-        "last": 1,
-    }
-    assert type(found["first"]) is type(expected)
 
 
 def test_a_key_left_out_is_named(tmp_path):

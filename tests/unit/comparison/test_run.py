@@ -55,7 +55,7 @@ time.sleep(60)
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 from pathlib import Path
-from imlkd_brain.comparison.plan import Training
+from imlkd_brain.comparison.trainings import Training
 from imlkd_brain.comparison.run import run_trainings
 from imlkd_brain.errors import one_sentence_errors
 with one_sentence_errors():
