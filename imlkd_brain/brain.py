@@ -67,6 +67,7 @@ class IMLKDBrain(sb.Brain):
         feats = self.modules.compute_features(wavs)
         feats = self.modules.mean_var_norm(feats, lens)
         view = View(wavs, feats, self._target(batch), batch)
+        self.counts = self._counts(view.target)
         student = self._student(feats)
         teacher = (None, None)
         if any(map(self.needs, ("raw", "cross", "segment"))):
@@ -110,6 +111,9 @@ class IMLKDBrain(sb.Brain):
         target = self._target(batch)
         labelled = self._labelled(target)
         loss = self._speaker_loss(predictions["raw"].student, target, labelled)
+        # Of all utterances, and of those that have a label
+        shares = [distributed.share_of(counts) for counts in self.counts]
+        loss = loss * shares[1]
         if not self.distils:
             self.means.add("loss", loss)
             return loss
@@ -125,9 +129,12 @@ class IMLKDBrain(sb.Brain):
                     self._projection(),
                     step=self.optimizer_step,
                     labelled=labelled,
+                    rows=self.counts[0],
                 )
             )
-        distillation, weighted = objective.weighted(terms, self.optimizer_step)
+        distillation, weighted = objective.weighted(
+            terms, self.optimizer_step, shares
+        )
         for name, value in terms.items():
             self.means.add(name, value)
             self.means.add(f"{name} weighted", weighted[name])
@@ -202,6 +209,21 @@ class IMLKDBrain(sb.Brain):
         if not getattr(self.hparams, "unlabelled_rows", False):
             return None
         return (target >= 0).nonzero().squeeze(1)
+
+    def _counts(self, target):
+        """Utterances of each process in a batch, and those with a label."""
+        if distributed.n_processes() == 1:
+            return [[len(target)], [len(target)]]
+        labelled = self._labelled(target)
+        n_labelled = len(target) if labelled is None else len(labelled)
+        # Exchanged before much is queued: it waits for the GPU.
+        return list(
+            zip(
+                *distributed.counts_of_all(
+                    [len(target), n_labelled], target.device
+                )
+            )
+        )
 
     def _step_seed(self, rank=0):
         """A number that only the seed, the batch and the rank decide.

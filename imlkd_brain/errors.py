@@ -44,6 +44,12 @@ DISK = (*FULL, errno.EROFS, errno.EIO)
 # What torch says where it cannot write a file, without errno.
 TORCH_WRITES = ("inline_container", "Parent directory", "cannot be opened")
 TORCH_WORKERS = ("DataLoader worker (pid", "DataLoader timed out")
+# What a process says when another one that it trains with is gone.
+PEERS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+PEER_GONE = (
+    "another process of this run has ended; what it said stands above or below. "
+    "Run the same command again, what was finished is kept."
+)
 AGAIN = (
     "Make it a place to write to and run the same command again, what was "
     "finished is kept."
@@ -57,8 +63,9 @@ def one_sentence_errors():
 
     Exit codes: 2 for :class:`UserError`, 130 for an interrupt, the system's
     error number for a file that cannot be read or written (28, ``ENOSPC``, for
-    a full disk), 1 for data-loader workers that died or hang. Any other
-    exception is a bug and keeps its traceback.
+    a full disk), 1 for data-loader workers that died or hang and for another
+    process of the same training that did. Any other exception is a bug and
+    keeps its traceback.
     SIGTERM, which schedulers send at the end of a job's time, counts as an
     interrupt, also where Ctrl-C is ignored (``nohup ... &`` in a script).
 
@@ -89,6 +96,8 @@ def one_sentence_errors():
         said = str(error)
         if any(part in said for part in TORCH_WORKERS):
             _exit(1, f"error: {_sentence_of_workers(said)}")
+        if type(error).__name__ in PEERS or "gloo/transport" in said:
+            _exit(1, f"error: {PEER_GONE}")
         # torch.save gives no errno; it fails to write for no other reason.
         if "Reader" in said or not any(part in said for part in TORCH_WRITES):
             raise

@@ -214,10 +214,7 @@ def cached(folder, name, ingredients, compute):
     >>> cached(folder, "sum", [1, 2], lambda: 1 / 0)
     3
     """
-    signature = hashlib.sha256(
-        json.dumps(ingredients, sort_keys=True, default=str).encode()
-    ).hexdigest()
-    path = Path(folder) / f"{name}.pt"
+    path, signature = Path(folder) / f"{name}.pt", _signature(ingredients)
     kept = load_whole(path)
     if isinstance(kept, dict) and kept.get("signature") == signature:
         return kept["data"]
@@ -226,6 +223,20 @@ def cached(folder, name, ingredients, compute):
     with in_place_of(path) as temporary:
         torch.save({"signature": signature, "data": data}, temporary)
     return data
+
+
+def is_cached(folder, name, ingredients):
+    """Whether :func:`cached` finds a result there and computes nothing."""
+    kept = load_whole(Path(folder) / f"{name}.pt")
+    found = kept.get("signature") if isinstance(kept, dict) else None
+    return found == _signature(ingredients)
+
+
+def _signature(ingredients):
+    """Hash of what a stored result depends on."""
+    return hashlib.sha256(
+        json.dumps(ingredients, sort_keys=True, default=str).encode()
+    ).hexdigest()
 
 
 def write_csv(path, rows):

@@ -7,12 +7,13 @@ import math
 import os
 import shutil
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from imlkd_brain.data.datasets import batches_per_epoch, check_batches
-from imlkd_brain.distributed import n_processes
+from imlkd_brain.distributed import n_processes, settle_backend
 from imlkd_brain.errors import UserError
 from imlkd_brain.keys import SCHEMA
 from imlkd_brain.locks import sole_use
@@ -54,11 +55,13 @@ def load_training(argv):
     Raises
     ------
     UserError
-        For ``--test_only``, and as ``load_hyperparameters``.
+        For ``--test_only``, for processes that cannot meet, and as
+        ``load_hyperparameters``.
     """
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(
         argv, SCHEMA
     )
+    run_opts = settle_backend(run_opts)
     if run_option("test_only", run_opts, hparams):
         raise UserError(
             "--test_only: this script trains and has no test; nothing was "
@@ -85,6 +88,13 @@ def load_training(argv):
         overrides.update({k: v for k, v in places.items() if k in hparams})
         with open(hparams_file, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream, overrides)
+        if get_rank() is not None:
+            # SpeechBrain gives each process a temporary folder of its own.
+            # They would wait for each other to delete checkpoints for ever.
+            given = run_opts.overridden_args | {"debug_persistently"}
+            run_opts = replace(
+                run_opts, debug_persistently=True, overridden_args=given
+            )
     return hparams_file, hparams, run_opts, overrides
 
 

@@ -1,5 +1,6 @@
 """Corpora and models so small that a training step takes milliseconds."""
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -129,6 +130,8 @@ def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
 
 def in_processes(n, folder, function):
     """What ``function()`` returns in each of n gloo processes, by rank."""
+    # DDP needs it, and each forked process would read it from disk anew.
+    importlib.import_module("torch._dynamo")
     context = multiprocessing.get_context("fork")
     pipes, processes = [], []
     for rank in range(n):
@@ -167,3 +170,6 @@ def _as_rank(rank, n, folder, function, end):
         # Whatever it is, the parent raises it: a process has no test report.
         result = RuntimeError(f"rank {rank}: {traceback.format_exc()}")
     end.send_bytes(pickle.dumps(result))
+    # What was inherited from the parent is not this process's to tidy up,
+    # and DDP would wait there for seconds.
+    os._exit(0)

@@ -10,6 +10,7 @@ import torch
 from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.distillation.front_end import carried_weights
 from imlkd_brain.distillation.integrated_inputs import gated
+from imlkd_brain.distributed import gathered
 from imlkd_brain.precision import full_float32
 
 
@@ -51,6 +52,27 @@ class Outputs:
         """Return the same with logits, ``scale`` times the cosines."""
         return replace(
             self, student=scale * self.student, teacher=scale * self.teacher
+        )
+
+    def of_all(self, rows, names):
+        """Return the same of the utterances of all processes.
+
+        Arguments
+        ---------
+        rows : list of int
+            Utterances of each process, in the order of ranks.
+        names : iterable of str
+            Which tensors; the others stay as they are.
+
+        Returns
+        -------
+        Outputs
+            Gradients reach this process's rows, see
+            :func:`imlkd_brain.distributed.gathered`.
+        """
+        return replace(
+            self,
+            **{name: gathered(getattr(self, name), rows) for name in names},
         )
 
     def of_rows(self, rows):

@@ -10,6 +10,7 @@ from imlkd_brain.schema import (
     Option,
     built,
     choice,
+    flag,
     list_of,
     mapping,
     number,
@@ -93,6 +94,10 @@ OBJECTIVE = {
     "embedding_projection": choice(
         "Where the embedding term projects the student's embeddings.",
         PROJECTIONS,
+    ),
+    "gather_batch": flag(
+        "Whether terms that relate utterances see those of all processes; "
+        "False: each process relates its own."
     ),
 }
 

@@ -20,7 +20,7 @@ from imlkd_brain.distillation.methods import (
     read_method,
 )
 from imlkd_brain.distillation.schedules import remaining
-from imlkd_brain.distillation.terms import TERMS
+from imlkd_brain.distillation.terms import TERMS, tensors_of
 from imlkd_brain.errors import UserError
 from imlkd_brain.values import check_given
 
@@ -74,6 +74,10 @@ class DistillationObjective:
         ``differing``: the embedding term projects the student's embeddings
         where the two dimensions differ; ``always``: where they agree as well,
         since the teacher's space need not be the student's.
+    gather_batch : bool
+        Whether terms that relate utterances see those of all processes, as
+        one process with all of them does; if False, each process relates its
+        own.
     **options : float
         The options of the terms, named ``<term>_<option>``:
         ``decoupled_alpha``, ``decoupled_beta``, ``correlation_beta`` and
@@ -97,6 +101,7 @@ class DistillationObjective:
     ...     triage_cutoff=0.9, triage_alpha=1.0, triage_beta=1.0,
     ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
     ...     eta_total_steps=None, embedding_projection="differing",
+    ...     gather_batch=True,
     ... )
     >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
@@ -120,6 +125,7 @@ class DistillationObjective:
         eta_schedule,
         eta_total_steps,
         embedding_projection,
+        gather_batch,
         **options,
     ):
         self.method = method
@@ -134,6 +140,7 @@ class DistillationObjective:
             eta_schedule=eta_schedule,
             eta_total_steps=eta_total_steps,
             embedding_projection=embedding_projection,
+            gather_batch=gather_batch,
         )
         check_term_options(options)
         if eta_total_steps is not None:
@@ -148,6 +155,7 @@ class DistillationObjective:
         self.eta_schedule = eta_schedule
         self.eta_total_steps = eta_total_steps
         self.embedding_projection = embedding_projection
+        self.gather_batch = gather_batch
         self.training_steps = None
 
     def plan(self, training_steps):
@@ -327,6 +335,7 @@ class DistillationObjective:
         projection=None,
         step=0,
         labelled=None,
+        rows=(),
     ):
         """The unweighted terms of one branch.
 
@@ -345,23 +354,35 @@ class DistillationObjective:
         labelled : torch.Tensor, optional
             Rows that have a true class; all have without it. Terms that need
             one are of these alone, and zero where there are none.
+        rows : list of int, optional
+            Utterances of each process, where several train together.
 
         Returns
         -------
         dict of str to torch.Tensor
             ``branch/term`` to a scalar, in the order of ``terms``.
         """
+        names = self._terms_of(branch)
+        common = [name for name in names if self._gathers(name)]
+        if len(rows) > 1 and common:
+            related = outputs.of_all(rows, tensors_of(common))
+        else:
+            related = outputs
         return {
             f"{branch}/{term}": self._term(
                 term,
-                outputs,
+                related if term in common else outputs,
                 target,
                 projection,
                 step=step,
                 labelled=labelled,
             )
-            for term in self._terms_of(branch)
+            for term in names
         }
+
+    def _gathers(self, term):
+        """Whether a term is one of the utterances of all processes."""
+        return self.gather_batch and TERMS[term].relational
 
     def _term(self, name, outputs, target, projection, step, labelled=None):
         """One unweighted term, summed over the temperatures it is given."""
@@ -396,7 +417,7 @@ class DistillationObjective:
                 break
         return sum(values)
 
-    def weighted(self, terms, step):
+    def weighted(self, terms, step, shares=(1.0, 1.0)):
         """The distillation loss and what each term adds to it.
 
         Arguments
@@ -405,6 +426,10 @@ class DistillationObjective:
             From :meth:`branch_terms`, of all branches in use.
         step : int
             Updates done so far.
+        shares : tuple of float
+            What a mean of this process's utterances counts in one of all
+            processes', and the same of those with a label, see
+            :func:`imlkd_brain.distributed.share_of`.
 
         Returns
         -------
@@ -415,12 +440,19 @@ class DistillationObjective:
         """
         eta = self.eta_at(step)
         weighted = {
-            name: eta * self.weights[name] * value
+            name: eta * self.weights[name] * self._share(name, shares) * value
             for name, value in terms.items()
         }
         if not weighted:
             return torch.zeros(()), weighted
         return sum(weighted.values()), weighted
+
+    def _share(self, name, shares):
+        """What a process's own value of a term counts."""
+        term = name.split("/")[1]
+        if self._gathers(term):
+            return 1.0
+        return shares["target" in TERMS[term].needs]
 
     def eta_at(self, step):
         """``eta`` after ``step`` updates: warm-up, then the schedule.

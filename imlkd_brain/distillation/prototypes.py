@@ -6,6 +6,7 @@ Authors: IML-KD contributors
 import hashlib
 import os
 import shutil
+from functools import partial
 
 import torch
 from torch.nn.functional import normalize
@@ -13,11 +14,12 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from imlkd_brain.distillation.front_end import FrontEnd
-from imlkd_brain.files import cached
+from imlkd_brain.distributed import n_processes, rank
+from imlkd_brain.files import cached, is_cached
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import ddp_barrier, run_on_main
 
 PART = 64  # batches that are stored together: 3 MB of 192 dimensions each
 
@@ -56,7 +58,13 @@ def speaker_prototypes(embeddings, labels, n_speakers):
 @torch.no_grad()
 @full_float32()
 def embed_dataset(
-    model, dataset, device="cpu", sample_rate=None, batch_size=64, keep=None
+    model,
+    dataset,
+    device="cpu",
+    sample_rate=None,
+    batch_size=64,
+    keep=None,
+    share=(0, 1),
 ):
     """Embed every item of a training set once, for prototypes.
 
@@ -76,6 +84,9 @@ def embed_dataset(
         ``keep(name, compute)`` stores what ``compute()`` returns, or returns
         what was stored under that name. It is called for each part of
         ``PART`` batches, so that an interrupted embedding goes on.
+    share : tuple of int
+        A number and how many there are: of so many parts only each one of
+        that number, for processes that share the work.
 
     Returns
     -------
@@ -88,12 +99,14 @@ def embed_dataset(
     model.to(device)
     front_end = FrontEnd(model, sample_rate or model.sample_rate).to(device)
     rows = labelled_rows(dataset)
-    n_items, step = len(rows), PART * batch_size
+    step, (own, n_shares) = PART * batch_size, share
+    starts = range(own * step, len(rows), n_shares * step)
+    n_items = sum(min(step, len(rows) - start) for start in starts)
     parts = []
     with tqdm(
         total=n_items, desc="teacher prototypes", dynamic_ncols=True
     ) as progress:
-        for start in range(0, n_items, step):
+        for start in starts:
             items = rows[start : start + step]
 
             def compute(items=items):
@@ -116,8 +129,12 @@ def embed_dataset(
             with torch.random.fork_rng(devices=[]):
                 name = f"{start:09d}"
                 parts.append(compute() if keep is None else keep(name, compute))
-            progress.update(min(start + step, n_items) - progress.n)
+            done = sum(len(labels) for _, labels in parts)
+            progress.update(done - progress.n)
     model.to(home)
+    if not parts:
+        # More processes than parts
+        return torch.zeros(0, 0), torch.zeros(0).long()
     embeddings, labels = zip(*parts)
     return torch.cat(embeddings), torch.cat(labels)
 
@@ -131,9 +148,10 @@ def labelled_rows(dataset):
 def kept_prototypes(dataset, device, model, n_speakers, path, options):
     """Return prototypes of a training set, computed once and stored.
 
-    The main process computes them unless the file has those of the same
-    teacher, data and options. The other processes, and a later start of the
-    same training, read them. An interrupted start leaves its embeddings in a
+    Unless the file has those of the same teacher, data and options, the
+    processes of the training share the embedding, part by part, and the main
+    one puts the parts together. A later start of the same training reads the
+    file. An interrupted start leaves its embeddings in a
     folder beside the file, and the next one goes on.
 
     Arguments
@@ -179,10 +197,17 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
     def keep(name, compute_part):
         return cached(parts, name, key, compute_part)
 
+    embed = partial(
+        embed_dataset,
+        model,
+        dataset,
+        device,
+        options.get("sample_rate"),
+        keep=keep,
+    )
+
     def compute():
-        embeddings, labels = embed_dataset(
-            model, dataset, device, options.get("sample_rate"), keep=keep
-        )
+        embeddings, labels = embed()
         return speaker_prototypes(embeddings, labels, n_speakers)
 
     def compute_once():
@@ -191,6 +216,11 @@ def kept_prototypes(dataset, device, model, n_speakers, path, options):
         shutil.rmtree(parts, ignore_errors=True)
 
     folder, name = os.path.split(whole)
+    if n_processes() > 1:
+        there = run_on_main(is_cached, args=[folder, name, key])
+        if not there:
+            embed(share=(rank(), n_processes()))
+            ddp_barrier()
     run_on_main(compute_once)
     return cached(folder, name, key, compute)
 

@@ -71,3 +71,23 @@ TERMS = {
     ),
     "attention": Term(attention_loss, False, ("attention",)),
 }
+
+
+def tensors_of(terms):
+    """Return the tensors of ``Outputs`` that relational terms read, by name.
+
+    Example
+    -------
+    >>> tensors_of(["relation"])
+    ['student_embeddings', 'teacher_embeddings']
+    """
+    needs = {need for term in terms for need in TERMS[term].needs}
+    return [
+        name
+        for need, names in (
+            ("logits", ("student", "teacher")),
+            ("embeddings", ("student_embeddings", "teacher_embeddings")),
+        )
+        if need in needs
+        for name in names
+    ]

@@ -208,11 +208,8 @@ def test_two_processes_train_one_student(teacher, tiny_minivox, output):
     )
     command = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--standalone", "train_kd.py"]
-    run(
-        [*command[1:], *options, "--device=cpu"]
-        + ["--distributed_backend=gloo"],
-        script=command[0],
-    )
+    # Without GPUs they meet by gloo, unasked.
+    run([*command[1:], *options, "--device=cpu"], script=command[0])
     stats = stats_of(folder)
     assert [row["epoch"] for row in stats] == ["1", "2"]
     # Half of the batches each, and the learning rate at its cycle's end.
@@ -221,6 +218,19 @@ def test_two_processes_train_one_student(teacher, tiny_minivox, output):
     assert float(stats[1]["lr"]) == pytest.approx(1e-8)
     model = load_speaker_model(folder)
     assert len(model.speakers) == n_speakers(tiny_minivox, "train")
+
+
+def test_two_processes_try_a_training_and_end(teacher, tiny_minivox, output):
+    """SpeechBrain's debug mode: each process had checkpoints of its own."""
+    folder = output / "tried"
+    options = student(
+        tiny_minivox, teacher, folder, teacher_classes="prototypes"
+    )
+    command = ["torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    said = run([*command, "train_kd.py", *options, "--debug"], script="-m")
+    assert "Traceback" not in said
+    assert [row["updates"] for row in stats_of(folder / "debug")] == ["2", "4"]
+    assert load_speaker_model(folder / "debug").speakers
 
 
 def test_a_finished_training_is_left_alone(teacher, tiny_minivox):

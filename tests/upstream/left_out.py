@@ -49,6 +49,8 @@ KEYS = {
             "eta_schedule",
             "eta_total_steps",
             "embedding_projection",
+            # Terms of the utterances of all processes
+            "gather_batch",
         )
     ),
     "teacher_classes": "classifier",
@@ -137,6 +139,16 @@ NAMES = {
             "IMLKDBrain._labelled",
             "imlkd_brain.brain:labelled",
             "has_unlabelled",
+            # Several processes: each relates its own utterances there
+            "counts_of_all",
+            "share_of",
+            "gathered",
+            "_Gathered",
+            "Outputs.of_all",
+            "DistillationObjective._gathers",
+            "DistillationObjective._share",
+            "tensors_of",
+            "IMLKDBrain._counts",
         )
     ),
 }
@@ -170,7 +182,7 @@ PARAMETERS = {
     "train_dataset": {"labels": None},
     "valid_dataset": {"labels": None},
     "_speaker_loss": {"labelled": None},
-    "branch_terms": {"step": None, "labelled": None},
+    "branch_terms": {"step": None, "labelled": None, "rows": None},
     "_term": {"step": None, "labelled": None},
     "export_training": {"trained_with": None, "teacher": None, "heard": ()},
     "export_inference_folder": {"trained_with": None, "teacher_speakers": ()},
@@ -201,6 +213,7 @@ PARAMETERS = {
             "eta_schedule",
             "eta_total_steps",
             "embedding_projection",
+            "gather_batch",
         )
     ),
 }
@@ -342,13 +355,27 @@ TEXTS = {
     "imlkd_brain.distillation.objective": {
         "(\n        self,\n        branch,\n        outputs,\n"
         "        target=None,\n        projection=None,\n        step=0,\n"
-        "        labelled=None,\n    ):": (
+        "        labelled=None,\n        rows=(),\n    ):": (
             "(self, branch, outputs, target=None, projection=None):"
         ),
-        "_term(\n                term,\n                outputs,\n"
+        "_term(\n                term,\n"
+        "                related if term in common else outputs,\n"
         "                target,\n                projection,\n"
         "                step=step,\n                labelled=labelled,\n"
-        "            )": "_term(term, outputs, target, projection)",
+        "            )\n            for term in names": (
+            "_term(term, outputs, target, projection)\n"
+            "            for term in self._terms_of(branch)"
+        ),
+        "        names = self._terms_of(branch)\n"
+        "        common = [name for name in names if self._gathers(name)]\n"
+        "        if len(rows) > 1 and common:\n"
+        "            related = outputs.of_all(rows, tensors_of(common))\n"
+        "        else:\n"
+        "            related = outputs\n": "",
+        "eta * self.weights[name] * self._share(name, shares) * value": (
+            "eta * self.weights[name] * value"
+        ),
+        "terms, step, shares=(1.0, 1.0)": "terms, step",
         "self.eta_at(step)": "self.eta",
         'self.option_at(f"{name}_{need}", step)': (
             'self.options[f"{name}_{need}"]'
@@ -420,6 +447,14 @@ TEXTS = {
         "        scores = None if self.attention is None else "
         "self.attention.take()\n": "",
         "teacher, scores, weights)": "teacher)",
+        "        self.counts = self._counts(view.target)\n": "",
+        "        # Of all utterances, and of those that have a label\n"
+        "        shares = [distributed.share_of(counts) for counts in "
+        "self.counts]\n        loss = loss * shares[1]\n": "",
+        "                    rows=self.counts[0],\n": "",
+        "weighted(\n            terms, self.optimizer_step, shares\n        )": (
+            "weighted(terms, self.optimizer_step)"
+        ),
     },
     "imlkd_brain.distillation.teacher": {
         "            model.teacher_speakers,\n": "",
@@ -464,6 +499,7 @@ NESTED_KEYS = (
     "objective.eta_schedule",
     "objective.eta_total_steps",
     "objective.embedding_projection",
+    "objective.gather_batch",
     "teacher.classes",
     "teacher.features",
     "methods.decoupled_kd",

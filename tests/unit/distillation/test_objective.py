@@ -48,6 +48,7 @@ OPTIONS = {
     "eta_schedule": "constant",
     "eta_total_steps": None,
     "embedding_projection": "differing",
+    "gather_batch": True,
 }
 
 

@@ -95,7 +95,9 @@ def test_prototypes_are_computed_once_for_all_processes_and_starts(
 
     both = in_processes(2, tmp_path, kept)
     expected = speaker_prototypes(*embed(model, training_set(corpus)), 4)
-    assert both == [(expected.tolist(), 1), (expected.tolist(), 0)]
+    # Its share for either of them, then the main one puts together.
+    assert both == [(expected.tolist(), 2), (expected.tolist(), 1)]
+    assert in_processes(2, tmp_path, kept) == [(expected.tolist(), 0)] * 2
     assert kept() == (expected.tolist(), 0)
     # Other options, other data, or half a file: computed anew.
     assert kept(seed=2)[1] == kept()[1] == 1
@@ -157,3 +159,39 @@ def test_an_interrupted_embedding_goes_on(
     dataset.data[next(iter(dataset.data))]["more"] = "another"
     kept(limit=8)
     assert heard == [3, 3, 2]
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_processes_embed_each_part_once_and_get_the_same_bits(
+    trained, corpus, tmp_path, monkeypatch, n
+):
+    """Also where there are fewer parts, three, than processes."""
+    monkeypatch.setattr("imlkd_brain.distillation.prototypes.PART", 1)
+    model, dataset = load_speaker_model(trained), training_set(corpus)
+
+    def alone():
+        parts = embed_dataset(model, dataset, batch_size=3)
+        return speaker_prototypes(*parts, 4).tolist()
+
+    # A process of its own too: it has the same threads.
+    (whole,) = in_processes(1, tmp_path, alone)
+    monkeypatch.setattr(
+        "imlkd_brain.distillation.prototypes.embed_dataset",
+        partial(embed_dataset, batch_size=3),
+    )
+    heard, embed = [], type(model).embed_features
+
+    def listen(self, feats, lens=None):
+        heard.append(len(feats))
+        return embed(self, feats, lens)
+
+    monkeypatch.setattr(type(model), "embed_features", listen)
+
+    def kept():
+        path = str(tmp_path / "prototypes.pt")
+        rows = kept_prototypes(dataset, "cpu", model, 4, path, {})
+        return rows.tolist(), heard
+
+    rows, shares = zip(*in_processes(n, tmp_path, kept), strict=True)
+    assert all(each == whole for each in rows)
+    assert shares == (([3, 2], [3]) if n == 2 else ([3], [3], [2], [], []))
