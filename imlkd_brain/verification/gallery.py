@@ -161,8 +161,8 @@ def read_gallery(path, fingerprint=None):
     except Exception as error:
         # A cut or foreign file raises one of many types, zipfile's and numpy's.
         raise UserError(
-            f"{path}: not a readable gallery ({type(error).__name__}); restore "
-            "it, or delete it and enrol its speakers again."
+            f"{path}: this file is no gallery, or a damaged one; give one that "
+            "`imlkd enrol` wrote, or enrol its speakers in another file."
         ) from error
     if fingerprint is not None and gallery.fingerprint != fingerprint:
         raise UserError(

@@ -45,7 +45,7 @@ def test_no_pickle_is_read(tmp_path):
     columns = dict.fromkeys(("names", "embeddings", "seconds", "files"), [1])
     evil = np.array([{"a": 1}], dtype=object)
     np.savez(path, fingerprint="m", hashes=evil, **columns)
-    with pytest.raises(UserError, match="not a readable gallery"):
+    with pytest.raises(UserError, match="no gallery, or a damaged one"):
         read_gallery(path)
 
 
@@ -63,7 +63,7 @@ def test_a_damaged_gallery_is_refused(gallery, tmp_path, damage):
         path.write_bytes(b"")
     elif damage == "column":
         np.savez(path, fingerprint="m", names=["a"])
-    with pytest.raises(UserError, match="g.npz: not a readable gallery"):
+    with pytest.raises(UserError, match="g.npz: this file is no gallery"):
         read_gallery(path)
     with pytest.raises(UserError, match="there is no such gallery"):
         read_gallery(tmp_path / "none.npz")
