@@ -14,6 +14,7 @@ from imlkd_brain.errors import UserError
 from imlkd_brain.metrics.error_rates import EER
 from imlkd_brain.models.decision import Decision, fingerprint, write_decision
 from imlkd_brain.models.folder import find_inference_folder
+from imlkd_brain.models.sources import is_name
 from imlkd_brain.verification.report import one_word
 from imlkd_brain.verification.scorer import BackEnd, Scorer
 
@@ -167,7 +168,8 @@ def write_decisions(folder, decisions, models, store):
     models : dict
         Models by name.
     store : bool
-        Whether the models' folders get it as ``decision.json``.
+        Whether the models' folders get it as ``decision.json``. A model that
+        is given by its name is not the user's to change and keeps its own.
 
     Returns
     -------
@@ -180,7 +182,7 @@ def write_decisions(folder, decisions, models, store):
         place.mkdir(parents=True, exist_ok=True)
         write_decision(place, decision)
         where = place
-        if store:
+        if store and not is_name(models[name].source):
             where = find_inference_folder(models[name].source)
             write_decision(where, decision)
         lines.append(

@@ -1,6 +1,7 @@
 """The threshold and calibration of dev trials."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -134,3 +135,16 @@ def test_the_models_folder_gets_it_when_asked(tmp_path):
         assert str(folder if store else tmp_path / "decisions") in said
     beside = tmp_path / "decisions" / "a_b" / "decision.json"
     assert json.loads(beside.read_text())["fingerprint"] == fingerprint(model)
+
+
+def test_a_model_of_the_package_keeps_its_own(tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped" / "mine"
+    write_model(tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "inference", shipped)
+    monkeypatch.setattr("imlkd_brain.models.shipped.SHIPPED", shipped.parent)
+    decision = decide(*draw(), list="dev", duration="full", fingerprint="x")
+    for source, stored in (("mine", False), (str(shipped), True)):
+        models = {"model": SimpleNamespace(source=source)}
+        said = write_decisions(tmp_path, {"model": decision}, models, True)
+        assert (shipped / "decision.json").is_file() is stored
+        assert (str(shipped) in said) is stored
