@@ -12,7 +12,7 @@ demo: .venv/demo
 
 # Where the demo's models look.
 explain: .venv/explain
-	cd $(RECIPE) && ../../../$(BIN)/python explain.py hparams/minivox/explain.yaml
+	cd $(RECIPE) && ../../../$(BIN)/python explain.py hparams/minivox/demo_explain.yaml
 
 compare: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python -m imlkd_brain.corpora.minivox --data_folder data/minivox

@@ -7,7 +7,7 @@ correlation of the time profile (the map summed over frequency, which is what
 
     python benchmarks/bench_completeness.py [TEACHER_FOLDER DATA_FOLDER]
 
-Without arguments it takes the demo's, so run `make demo` first.
+Without arguments it takes those of `python demo.py --train_teacher`.
 """
 
 import sys

@@ -98,3 +98,31 @@ def save_figure(figure, path, formats=("png", "pdf"), dpi=200):
 def save_png(figure, path):
     """Write a figure as PNG to a path that ends in ``.png``."""
     save_figure(figure, Path(path).with_suffix(""), ("png",), DPI)
+
+
+def join_pictures(paths, path):
+    """Put pictures side by side in one PNG, pixel for pixel.
+
+    Arguments
+    ---------
+    paths : sequence of (str or pathlib.Path)
+        PNGs, the left one first. Lower ones get white below.
+    path : str or pathlib.Path
+        The PNG to write, whole or not at all.
+    """
+    require_matplotlib()
+    import numpy as np
+    from matplotlib.image import imread, imsave
+
+    pictures = [imread(one)[..., :3] for one in paths]
+    height = max(len(picture) for picture in pictures)
+    padded = [
+        np.pad(
+            picture,
+            ((0, height - len(picture)), (0, 0), (0, 0)),
+            constant_values=1.0,
+        )
+        for picture in pictures
+    ]
+    with in_place_of(path) as temporary:
+        imsave(temporary, np.concatenate(padded, axis=1), format="png")
