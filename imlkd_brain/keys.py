@@ -24,6 +24,10 @@ COMMON = {
         "Whether the model runs in TF32 on GPUs that have it.", optional=True
     ),
 }
+# Of scripts that use trained models.
+THREADS = whole(
+    "CPU threads of a model.", low=1, high=1024, null="PyTorch's own number"
+)
 # Of the training itself.
 OWN = {
     "train_log": Option("file", "The log of the epochs."),

@@ -27,7 +27,7 @@ from imlkd_brain.schema import Made
 from imlkd_brain.values import short
 
 
-def load_hyperparameters(argv, schema=None):
+def load_hyperparameters(argv, schema=None, check=None):
     """Parse a recipe's command line, check its YAML and build its objects.
 
     Arguments
@@ -36,6 +36,9 @@ def load_hyperparameters(argv, schema=None):
         Arguments after the script's name.
     schema : imlkd_brain.schema.Schema, optional
         What the YAML may be. Everything is checked before anything is built.
+    check : callable, optional
+        Called with the values, after the schema's checks and before objects
+        are built, some of which make folders. It needs a schema.
 
     Returns
     -------
@@ -56,23 +59,51 @@ def load_hyperparameters(argv, schema=None):
         filled, an override names no key of the YAML, a value is not what the
         schema says, or an object cannot be built.
     """
-    hparams_file, run_opts, overrides = read_command(argv, schema)
+    hparams_file, run_opts, overrides = read_command(argv, schema, check)
     with _explained(hparams_file, overrides):
         with open(hparams_file, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream, overrides)
     return hparams_file, hparams, run_opts, overrides
 
 
-def read_command(argv, schema=None):
+def refuse_options(argv):
+    """Print the help of a script that takes no options, or refuse them.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments after the script's name.
+
+    Raises
+    ------
+    UserError
+        If there are any.
+    """
+    _print_help(argv)
+    if argv:
+        script = os.path.basename(sys.argv[0])
+        raise UserError(
+            f"{argv[0]}: {script} takes no options; run `python {script}`, or "
+            "one of the commands that it prints with options of its own."
+        )
+
+
+def _print_help(argv):
+    """Print the docstring of the script and end it, where help is wanted."""
+    usage = sys.modules["__main__"].__doc__ or ""
+    if {"-h", "--help"} & set(argv):
+        print(usage.strip())
+        raise SystemExit(0)
+    return usage
+
+
+def read_command(argv, schema=None, check=None):
     """Parse a recipe's command line and check its YAML; build nothing.
 
     Arguments and errors are those of :func:`load_hyperparameters`, and so are
     the results but for the objects.
     """
-    usage = sys.modules["__main__"].__doc__ or ""
-    if {"-h", "--help"} & set(argv):
-        print(usage.strip())
-        raise SystemExit(0)
+    usage = _print_help(argv)
     if not argv or argv[0].startswith("-"):
         script = os.path.basename(sys.argv[0])
         # The first command in the script's own docstring.
@@ -107,6 +138,8 @@ def read_command(argv, schema=None):
             except UserError as error:
                 hint = _origin(str(error), whole, overrides)
                 raise UserError(f"{error}{hint}") from error
+            if check is not None:
+                check(values)
     return whole, run_opts, overrides
 
 

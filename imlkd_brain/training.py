@@ -5,6 +5,7 @@ Authors: IML-KD contributors
 
 import math
 import os
+import shlex
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,10 +14,12 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from imlkd_brain.data.datasets import batches_per_epoch, check_batches
+from imlkd_brain.data.presence import check_sources
 from imlkd_brain.distributed import n_processes, settle_backend
 from imlkd_brain.errors import UserError
 from imlkd_brain.keys import SCHEMA
 from imlkd_brain.locks import sole_use
+from imlkd_brain.models.folder import INFERENCE
 from imlkd_brain.settings import as_mapping, load_hyperparameters
 from speechbrain.utils.distributed import get_rank, infer_device
 from speechbrain.utils.logger import get_logger
@@ -55,11 +58,11 @@ def load_training(argv):
     Raises
     ------
     UserError
-        For ``--test_only``, for processes that cannot meet, and as
-        ``load_hyperparameters``.
+        For ``--test_only``, for processes that cannot meet, for data that are
+        not there, and as ``load_hyperparameters``.
     """
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(
-        argv, SCHEMA
+        argv, SCHEMA, check_sources
     )
     run_opts = settle_backend(run_opts)
     if run_option("test_only", run_opts, hparams):
@@ -96,6 +99,38 @@ def load_training(argv):
                 run_opts, debug_persistently=True, overridden_args=given
             )
     return hparams_file, hparams, run_opts, overrides
+
+
+def next_step(yaml, hparams):
+    """Say where the trained model is, and what to type next.
+
+    Arguments
+    ---------
+    yaml : str
+        The YAML of the command line. The next one lies beside it.
+    hparams : dict
+        Of the training.
+
+    Returns
+    -------
+    str
+        Commands that can be typed in the same folder: a teacher is followed
+        by its student, and every model can be verified.
+    """
+    place, folder = os.path.dirname(yaml), hparams["output_folder"]
+    lines = [f"Trained model: {folder}/{INFERENCE}"]
+    student = os.path.join(place, "iml_kd.yaml")
+    test = os.path.join(place, "eval.yaml")
+    data = shlex.join(["--data_folder", str(hparams["data_folder"])])
+    if "objective" not in hparams and os.path.isfile(student):
+        teacher = shlex.join(["--teacher_folder", str(folder)])
+        lines += ["A student of it:"]
+        lines += [f"    python train_kd.py {student} {data} {teacher}"]
+    if hparams["data_folder"] is not None and os.path.isfile(test):
+        models = shlex.join(["--models", f"[{folder}]"])
+        lines += ["Its error rates:"]
+        lines += [f"    python verify.py {test} {data} {models}"]
+    return "\n".join(lines)
 
 
 @contextmanager

@@ -127,8 +127,8 @@ def require(key, package, extra):
     """
     if find_spec(package) is None:
         raise UserError(
-            f"{key}: the package {package} is not installed; `pip install "
-            f"'imlkd_brain[{extra}]'`, or leave {key} out."
+            f"{key}: the package {package} is not installed; run `pip install "
+            f"-e '.[{extra}]'` in this repository's root, or leave {key} out."
         )
 
 

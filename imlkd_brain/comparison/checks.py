@@ -114,6 +114,25 @@ def _check_overrides(training):
         )
 
 
+def check_scored(runs, data_folder):
+    """Refuse trials that cannot be scored, before anything is trained.
+
+    Arguments
+    ---------
+    runs : list of Run
+        With the lists that they are scored on.
+    data_folder : str
+        The corpus of these trials.
+
+    Raises
+    ------
+    UserError
+        If the folder, a list, its audio or its speakers are missing.
+    """
+    for trials in dict.fromkeys(run.scored_trials for run in runs):
+        locate_known(trials, data_folder)
+
+
 def check_unseen(runs, data_folder):
     """Refuse trials with a speaker that a model of their run was trained on.
 

@@ -1,12 +1,12 @@
 """Figures of a comparison: training curves, error rates, differences.
 
-The colour says which method, the line style which duration. Line style or
-position repeat every distinction that a colour makes.
+Marker, line style or position repeat every distinction that a colour makes.
 
 Authors: IML-KD contributors
 """
 
 import math
+import textwrap
 
 from imlkd_brain.figures import (
     COLOURS,
@@ -15,6 +15,8 @@ from imlkd_brain.figures import (
     new_figure,
     save_png,
 )
+
+LETTERS = 13  # of a title, in an inch
 
 
 def training_curves(path, curves):
@@ -38,8 +40,9 @@ def training_curves(path, curves):
         mean = rows.groupby("epoch")[["updates", "minutes", "eer"]].mean()
         style = {
             "color": COLOURS[number % len(COLOURS)],
-            "linestyle": LINE_STYLES[number // len(COLOURS) % 4],
-            "marker": ".",
+            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 5,
         }
         axes[0].plot(mean["updates"], mean["eer"], label=method, **style)
         axes[1].plot(mean["minutes"], mean["eer"], **style)
@@ -53,7 +56,8 @@ def training_curves(path, curves):
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Dev EER (%), mean of durations")
-    figure.legend(loc="outside right center", frameon=False)
+    # Long enough for a whole period of the line style
+    figure.legend(loc="outside right center", frameon=False, handlelength=3.5)
     save_png(figure, path)
 
 
@@ -134,18 +138,57 @@ def difference_intervals(path, differences, methods, baselines, title):
     methods = [m for m in methods if [m] != list(baselines)]
     figure, panels = _panels(len(baselines), methods, sharex=True)
     for panel, baseline in zip(panels, baselines, strict=True):
-        for d in differences:
-            if d["baseline"] != baseline:
-                continue
-            place = methods.index(d["method"])
-            if d["low"] is not None:
-                panel.plot((d["low"], d["high"]), (place, place), color="0.5")
-            panel.plot(d["relative"], place, "o", color=COLOURS[0], ms=5)
-        panel.axvline(0, color="0.1", lw=0.8)
-        panel.set_title(f"to {baseline}", fontsize="medium")
-        panel.set_xlabel("%, negative is better")
-    figure.suptitle(title, fontsize="medium")
+        rows = {
+            methods.index(d["method"]): d
+            for d in differences
+            if d["baseline"] == baseline
+        }
+        _draw_intervals(panel, rows, f"to {baseline}")
+    _write_title(figure, title)
     save_png(figure, path)
+
+
+def paired_intervals(path, differences, methods, baselines, title):
+    """Draw relative differences with their intervals, a panel a method.
+
+    Arguments
+    ---------
+    path, differences, title
+        See :func:`difference_intervals`.
+    methods : list of str
+        The panels, from the left.
+    baselines : list of str
+        The rows, from the top: what the methods are compared with.
+    """
+    figure, panels = _panels(len(methods), baselines, sharex=True)
+    for panel, method in zip(panels, methods, strict=True):
+        rows = {
+            baselines.index(d["baseline"]): d
+            for d in differences
+            if d["method"] == method and d["baseline"] in baselines
+        }
+        _draw_intervals(panel, rows, method)
+    panels[0].set_ylabel("compared with")
+    _write_title(figure, title)
+    save_png(figure, path)
+
+
+def _write_title(figure, title):
+    """Write a title in lines that the figure has room for."""
+    width = int(LETTERS * figure.get_figwidth())
+    lines = [textwrap.fill(line, width) for line in title.splitlines()]
+    figure.suptitle("\n".join(lines), fontsize="medium")
+
+
+def _draw_intervals(panel, rows, title):
+    """Draw differences by their row, and the line of no difference."""
+    for place, d in rows.items():
+        if d["low"] is not None:
+            panel.plot((d["low"], d["high"]), (place, place), color="0.5")
+        panel.plot(d["relative"], place, "o", color=COLOURS[0], ms=5)
+    panel.axvline(0, color="0.1", lw=0.8)
+    panel.set_title(title, fontsize="medium")
+    panel.set_xlabel("%, negative is better")
 
 
 def _panels(number, methods, sharex):

@@ -28,11 +28,18 @@ from imlkd_brain.comparison.differences import (
     correct_family,
     what_intervals_cover,
 )
-from imlkd_brain.comparison.report import RESULTS, RUNS, read_covariances
+from imlkd_brain.comparison.figures import paired_intervals
+from imlkd_brain.comparison.report import (
+    RESULTS,
+    RUNS,
+    read_covariances,
+    what_is_compared,
+)
 from imlkd_brain.comparison.tables import as_text
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.figures import require_matplotlib
 from imlkd_brain.metrics.intervals import relative_difference
 
 KEYS = ["pair", "fold", "seed"]
@@ -179,8 +186,33 @@ def joint_covariance(reports, method, baseline):
     }
 
 
-def pairing_table(reports, methods):
-    """Tabulate each method's EER, and some methods against it.
+@dataclass(frozen=True)
+class Paired:
+    """The differences between methods over the runs of several reports.
+
+    Arguments
+    ---------
+    eers : pandas.DataFrame
+        From :func:`join_runs`.
+    differences : list of dict
+        ``method``, ``baseline`` and what
+        :func:`imlkd_brain.metrics.intervals.relative_difference` returns,
+        with Holm's p.
+    covered : str
+        What the intervals cover.
+    without : set of tuple
+        (method, baseline) whose intervals leave out the test speakers that
+        folds share, where others have them.
+    """
+
+    eers: pd.DataFrame
+    differences: list
+    covered: str
+    without: set
+
+
+def pair_methods(reports, methods):
+    """Compare methods with all others, run by run.
 
     Arguments
     ---------
@@ -191,8 +223,7 @@ def pairing_table(reports, methods):
 
     Returns
     -------
-    str
-        A sentence on the intervals, and a table in Markdown.
+    Paired
 
     Raises
     ------
@@ -219,26 +250,71 @@ def pairing_table(reports, methods):
                 table[method], table[name], folds, **shared
             )
             differences.append({"method": method, "baseline": name, **found})
-    differences = correct_family(differences)
-    found = {(d["method"], d["baseline"]): d for d in differences}
-    mixed = 0 < len(without) < len(found)
-    head = ["", "EER", *(f"{m} to it | lower" for m in methods)]
-    covered = what_intervals_cover(folds, len(without) < len(found))
-    lines = [
-        f"{len(table)} runs, intervals: {covered}"
+    mixed = 0 < len(without) < len(differences)
+    return Paired(
+        table,
+        correct_family(differences),
+        what_intervals_cover(folds, len(without) < len(differences))
         + "; * without test speakers that folds share" * mixed,
+        without if mixed else set(),
+    )
+
+
+def pairing_table(paired, methods):
+    """Tabulate each method's EER, and some methods against it.
+
+    Arguments
+    ---------
+    paired : Paired
+        From :func:`pair_methods`.
+    methods : list of str
+        Which were compared with all others.
+
+    Returns
+    -------
+    str
+        A sentence on the intervals, and a table in Markdown.
+    """
+    found = {(d["method"], d["baseline"]): d for d in paired.differences}
+    head = ["", "EER", *(f"{m} to it | lower" for m in methods)]
+    lines = [
+        f"{len(paired.eers)} runs, intervals: {paired.covered}",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * (2 + 2 * len(methods)),
     ]
-    for name, baseline in table.items():
+    for name, baseline in paired.eers.items():
         cells = [name, f"{baseline.mean():.2f} ± {baseline.std():.2f}"]
         for method in methods:
             d = found.get((method, name))
-            mark = "*" * (mixed and (method, name) in without)
+            mark = "*" * ((method, name) in paired.without)
             cells += [as_text(d) + mark, "" if d is None else str(d["lower"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def draw_pairing(path, paired, methods, corpus):
+    """Draw the differences, a panel a method.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    paired : Paired
+        From :func:`pair_methods`.
+    methods : list of str
+        Which were compared with all others.
+    corpus : str or None
+        Of the test trials, for the title.
+    """
+    runs = paired.eers.reset_index()[["seed"]].to_dict("records")
+    paired_intervals(
+        path,
+        paired.differences,
+        methods,
+        [name for name in paired.eers if name not in methods],
+        f"{what_is_compared(runs, corpus)}\n95 % intervals {paired.covered}",
+    )
 
 
 def main(arguments=None):
@@ -252,8 +328,15 @@ def main(arguments=None):
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER[:SUFFIX]")
     parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--figure", metavar="PNG", help="draw them, too")
+    parser.add_argument("--corpus", metavar="NAME", help="for the figure")
     given = parser.parse_args(arguments)
-    print(pairing_table(read_reports(given.folders), given.methods))
+    if given.figure:
+        require_matplotlib()
+    paired = pair_methods(read_reports(given.folders), given.methods)
+    print(pairing_table(paired, given.methods))
+    if given.figure:
+        draw_pairing(given.figure, paired, given.methods, given.corpus)
 
 
 if __name__ == "__main__":

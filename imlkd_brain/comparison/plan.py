@@ -155,8 +155,9 @@ def list_runs(
     if scored_trials is not None and not Path(scored_trials).is_file():
         raise UserError(
             f"{scored_trials}: no such trial list; build the corpus that has "
-            "it (the head of hparams/minivox/unseen.yaml has the command for "
-            "data/uqm), or correct `test_trials` in the YAML."
+            "it (for data/uqm `python -m imlkd_brain.corpora.minivox "
+            "--data_folder data/uqm --packs uqm`), or correct `test_trials` in "
+            "the YAML."
         )
     runs = []
     for pair, models in pairs.items():

@@ -60,6 +60,8 @@ class About:
         Methods that the others are compared with.
     sizes : dict
         From :func:`model_sizes`.
+    corpus : str
+        Of the test trials, for the titles of figures.
     """
 
     date: str
@@ -68,6 +70,7 @@ class About:
     runs: list
     baselines: list
     sizes: dict
+    corpus: str
 
 
 def read_curves(runs, methods):
@@ -199,7 +202,7 @@ def write_report(folder, about, rows, draws, curves, plots=False):
     )
 
 
-def rewrite_report(folder, figures=None):
+def rewrite_report(folder, figures=None, corpus=None):
     """Write a report's differences, tables and figures anew.
 
     Arguments
@@ -236,6 +239,8 @@ def rewrite_report(folder, figures=None):
             others = named.setdefault(d["method"], [])
             others += [d["baseline"]] * (d["baseline"] not in others)
         results["baselines"] = max(reversed(named.values()), key=len)
+    if corpus:
+        results["corpus"] = corpus
     return _write_differences(
         folder,
         pd.read_csv(folder / RUNS),
@@ -305,7 +310,11 @@ def _write_differences(folder, rows, curves, results, figures=None):
                 place / f"methods{end}.png", own[own["group"] == ALL], methods
             )
             _draw_differences(
-                place / f"differences{end}.png", of_pair, methods, baselines
+                place / f"differences{end}.png",
+                of_pair,
+                methods,
+                baselines,
+                what_is_compared(results["runs"], results.get("corpus")),
             )
     text = "\n\n".join(parts) + "\n"
     results = {**results, "differences": differences}
@@ -327,7 +336,35 @@ def _summary_of(results):
     return summary.reorder_levels([1, 2, 0], axis=1).sort_index(axis=1)
 
 
-def _draw_differences(path, differences, methods, baselines):
+def what_is_compared(runs, corpus=None):
+    """Say for a title what the error rates are of.
+
+    Arguments
+    ---------
+    runs : list of dict
+        With ``seed``.
+    corpus : str, optional
+        Of the test trials. Reports from before 2026-11-26 do not name it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> what_is_compared([{"seed": 3}, {"seed": 1}], "uqm")
+    'Relative difference of the pooled EER on uqm, 2 runs (seeds 1 to 3)'
+    """
+    seeds = sorted(run["seed"] for run in runs)
+    which = f"seeds {seeds[0]} to {seeds[-1]}"
+    if seeds[0] == seeds[-1]:
+        which = f"seed {seeds[0]}"
+    place = f" on {corpus}" if corpus else ""
+    number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return f"Relative difference of the pooled EER{place}, {number} ({which})"
+
+
+def _draw_differences(path, differences, methods, baselines, title):
     """Draw the differences of the pooled EER of one pair."""
     pooled = [d for d in differences if d["duration"] == POOLED]
     if not pooled:
@@ -340,7 +377,7 @@ def _draw_differences(path, differences, methods, baselines):
         pooled,
         [method for method in methods if method != TEACHER],
         baselines,
-        f"Relative difference of the pooled EER\n{words}",
+        f"{title}\n{words}",
     )
 
 
@@ -357,12 +394,18 @@ def main(arguments=None):
         metavar="FOLDER",
         help="draw the figures, too, in a folder of each report's name here",
     )
+    parser.add_argument(
+        "--corpus",
+        metavar="NAME",
+        help="what the test speakers are called in titles, where a report does "
+        "not say it",
+    )
     given = parser.parse_args(arguments)
     if given.figures:
         require_matplotlib()
     for folder in given.folders:
         figures = given.figures and Path(given.figures, Path(folder).name)
-        rewrite_report(folder, figures)
+        rewrite_report(folder, figures, given.corpus)
         print(folder)
 
 

@@ -3,6 +3,7 @@
 Authors: IML-KD contributors
 """
 
+import math
 import os
 import stat
 from contextlib import contextmanager
@@ -90,6 +91,96 @@ def read_waveform(path, sample_rate):
     return signal
 
 
+def converted_length(path, sample_rate):
+    """Return how long a file of any rate and channels is when it is converted.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    sample_rate : int
+        The rate to resample to, in Hz.
+
+    Returns
+    -------
+    n_samples : int
+        At that rate.
+    converted : str
+        What it is converted from, such as ``2 channels at 44100 Hz``; empty
+        if it is mono and of that rate.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, broken or empty.
+    """
+    with opened(path) as file:
+        rate, channels, frames = file.samplerate, file.channels, file.frames
+    if not frames:
+        raise UserError(
+            f"{path}: the audio file is empty; restore it, or take it out of "
+            "the folder, list or CSV that names it."
+        )
+    fits = rate == sample_rate and channels == 1
+    return (
+        -(-frames * sample_rate // rate),
+        "" if fits else f"{channels} channels at {rate} Hz",
+    )
+
+
+def read_converted(path, start, n_samples, sample_rate):
+    """Read a part of a file of any rate and number of channels.
+
+    Only that part is read, so that long files take little memory. It is
+    resampled on the grid of the whole file, with some of what is around it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    start : int
+        First sample, at ``sample_rate``.
+    n_samples : int
+        Samples to return; fewer where the file ends before.
+    sample_rate : int
+        The rate to resample to, in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        (n_samples,), float32, the mean of the channels; the same samples as
+        of :func:`read_waveform`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or broken, ends before ``start``, or holds NaN
+        or infinity.
+    """
+    with opened(path) as file:
+        common = math.gcd(file.samplerate, sample_rate)
+        theirs, ours = file.samplerate // common, sample_rate // common
+        # torchaudio's filter reaches six periods of the lower rate.
+        margin = -(-8 // min(theirs, ours)) + 1
+        first = max(0, start // ours - margin)
+        last = -(-(start + n_samples) // ours) + margin
+        file.seek(min(first * theirs, file.frames))
+        samples = file.read(
+            (last - first) * theirs, dtype="float32", always_2d=True
+        )
+    if not len(samples):
+        raise UserError(
+            f"{path}: ends before sample {first * theirs}, where it did not "
+            "before; restore it, or prepare the data again."
+        )
+    check_samples(samples, path, first * theirs)
+    signal = torch.from_numpy(samples).mean(1)
+    if theirs != ours:
+        signal = torchaudio.functional.resample(signal, theirs, ours)
+    skipped = start - first * ours
+    return signal[skipped : skipped + n_samples]
+
+
 def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
     """Read samples of a mono file.
 
@@ -126,79 +217,6 @@ def read_audio(wav, start=0, n_samples=-1, sample_rate=16000):
         )
     check_samples(signal, wav, start)
     return torch.from_numpy(signal)
-
-
-def read_converted(path, start, n_samples, sample_rate):
-    """Read samples of a file of any rate and number of channels.
-
-    Arguments
-    ---------
-    path : str
-        The file.
-    start, n_samples : int
-        First sample and number of samples, at ``sample_rate``.
-    sample_rate : int
-        The rate to resample to, in Hz.
-
-    Returns
-    -------
-    torch.Tensor
-        (samples,), float32, the mean of the channels. A few samples at the
-        ends of a resampled part may differ from those of the whole file.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or broken, ends before ``start``, or holds NaN
-        or infinity.
-    """
-    with opened(path) as file:
-        rate, n_channels = file.samplerate, file.channels
-        if (rate, n_channels) != (sample_rate, 1):
-            first = start * rate // sample_rate
-            file.seek(min(first, file.frames))
-            n_read = -(-n_samples * rate // sample_rate)
-            samples = file.read(n_read, dtype="float32", always_2d=True)
-    if (rate, n_channels) == (sample_rate, 1):
-        return read_audio(path, start, n_samples, sample_rate)
-    if not len(samples):
-        raise UserError(
-            f"{path}: ends before sample {first}, where it did not before; "
-            "restore it, or prepare the data again."
-        )
-    check_samples(samples, path, first)
-    signal = torch.from_numpy(samples).mean(1)
-    if rate != sample_rate:
-        signal = torchaudio.functional.resample(signal, rate, sample_rate)
-    return signal[:n_samples]
-
-
-def samples_of(path, sample_rate):
-    """Return how many samples a file has at a rate, from its header.
-
-    Arguments
-    ---------
-    path : str
-        A file of any rate and number of channels.
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    UserError
-        If the file is missing, broken or empty.
-    """
-    with opened(path) as file:
-        if not file.frames:
-            raise UserError(
-                f"{path}: the audio file is empty; restore it, or take it out "
-                "of the folder, list or CSV that names it."
-            )
-        return file.frames * sample_rate // file.samplerate
 
 
 def repeat_to(signal, n_samples):
@@ -272,8 +290,9 @@ def _check_format(file, path, sample_rate):
     if file.samplerate != sample_rate or file.channels != 1:
         raise UserError(
             f"{path}: expected mono audio at {sample_rate} Hz, found "
-            f"{file.channels} channel(s) at {file.samplerate} Hz; convert the "
-            "file, or give the corpus's sample_rate."
+            f"{file.channels} channel(s) at {file.samplerate} Hz; convert it "
+            f"(`ffmpeg -i IN -ac 1 -ar {sample_rate} OUT.wav`), or give the "
+            "corpus's sample_rate."
         )
     if file.frames == 0:
         raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from imlkd_brain.data.audio import check_audio, read_audio, samples_of
+from imlkd_brain.data.audio import check_audio, converted_length, read_audio
 from imlkd_brain.data.sources import FIRST_OFFENDERS
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import replacing
@@ -162,7 +162,8 @@ class MeasuredFiles:
             """Samples of a file and, where needed, the level of its chunks."""
             state = self.states[path]
             if any_format:
-                return Measure(state, samples_of(path, self.sample_rate))
+                length, _ = converted_length(path, self.sample_rate)
+                return Measure(state, length)
             if chunk is None:
                 return Measure(state, check_audio(path, self.sample_rate))
             signal = read_audio(path, sample_rate=self.sample_rate)

@@ -20,9 +20,8 @@ from imlkd_brain.data.sources import (
     fingerprint,
     list_files,
     read_pairs,
-    separated,
 )
-from imlkd_brain.data.speakers import speaker_of
+from imlkd_brain.data.speakers import separated, speaker_of
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import replacing, write_json
 from speechbrain.utils.logger import get_logger

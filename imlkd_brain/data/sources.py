@@ -28,21 +28,6 @@ NOISE_FOLDERS = ("noise", "rir")  # where a training downloads noise to
 STATE_BLOCK = 1000  # files that one thread looks up at a time
 
 
-def separated(paths):
-    """Return a list of paths.
-
-    Example
-    -------
-    >>> separated("one, two"), separated(["one"]), separated(None)
-    (['one', 'two'], ['one'], [])
-    """
-    if paths is None:
-        return []
-    if isinstance(paths, str):
-        paths = paths.split(",")
-    return [str(path).strip() for path in paths if str(path).strip()]
-
-
 def read_pairs(paths, folders=()):
     """Read the pairs of trial lists.
 

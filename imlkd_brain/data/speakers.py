@@ -108,6 +108,21 @@ def below(path, roots):
     return min(inside, key=len, default=None)
 
 
+def separated(paths):
+    """Return a list of paths.
+
+    Example
+    -------
+    >>> separated("one, two"), separated(["one"]), separated(None)
+    (['one', 'two'], ['one'], [])
+    """
+    if paths is None:
+        return []
+    if isinstance(paths, str):
+        paths = paths.split(",")
+    return [str(path).strip() for path in paths if str(path).strip()]
+
+
 def data_folders(data_folder):
     """Return the folders of a list with commas.
 

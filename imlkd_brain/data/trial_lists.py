@@ -6,6 +6,7 @@ Authors: IML-KD contributors
 import os
 from pathlib import Path
 
+from imlkd_brain.data.presence import LIST_FOLDERS
 from imlkd_brain.data.speakers import data_folders
 from imlkd_brain.data.trials import parse_trials
 from imlkd_brain.errors import UserError
@@ -20,7 +21,6 @@ OFFICIAL_LISTS = {
     "Vox1-H": ("list_test_hard2.txt", 550894),
 }
 OFFICIAL_SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/"
-LIST_FOLDERS = ("", "meta", "trials")
 
 
 def find_list(source, data_folder, save_folder=None):

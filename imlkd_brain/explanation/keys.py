@@ -8,7 +8,7 @@ from imlkd_brain.distillation import integrated_inputs
 from imlkd_brain.errors import UserError, expected_sentence, nearest
 from imlkd_brain.explanation.maps import METHODS, check_options
 from imlkd_brain.explanation.perturbation import BASELINES, UNITS
-from imlkd_brain.keys import COMMON
+from imlkd_brain.keys import COMMON, THREADS
 from imlkd_brain.schema import (
     Option,
     choice,
@@ -38,6 +38,7 @@ FROM_CAPTUM = ("gradient", "gradient_x_input", "grad_cam", "occlusion")
 
 OPTIONS = {
     **COMMON,
+    "threads": THREADS,
     "models": mapping(
         "Trained models by name; teacher is compared with the others, null "
         "leaves one out.",

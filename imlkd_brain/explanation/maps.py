@@ -185,9 +185,8 @@ def _captum():
     except ImportError as error:
         raise UserError(
             "the maps `gradient`, `gradient_x_input`, `grad_cam` and "
-            "`occlusion` come from Captum, which is not installed: "
-            "pip install 'imlkd_brain[explain]', or leave them out of "
-            "`methods`."
+            "`occlusion` come from Captum, which is not installed; run `pip "
+            "install 'captum>=0.7'`, or leave them out of `methods`."
         ) from error
     return captum.attr
 

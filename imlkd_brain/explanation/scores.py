@@ -13,6 +13,7 @@ from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import Batch
 from imlkd_brain.explanation.tasks import Task
+from imlkd_brain.models.features import refuse_too_short
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.speaker_model import SpeakerModel
 
@@ -198,7 +199,7 @@ def embed_enrolments(task, model):
 
     An utterance without another one of its speaker is enrolled with the mean
     of its halves. Against itself its score would be at the maximum, 1, where
-    the gradient is zero.
+    the gradient is zero. One that is too short for the network is named.
     """
     device = next(model.parameters()).device
     embeddings = []
@@ -207,11 +208,16 @@ def embed_enrolments(task, model):
         parts = [signal]
         if utterance.key.endswith("#halves"):
             parts = signal.split(-(-len(signal) // 2))
-        units = [
-            torch.nn.functional.normalize(
-                model.embed_features(model.features(part[None])), dim=-1
-            )
-            for part in parts
-        ]
+        try:
+            units = [
+                torch.nn.functional.normalize(
+                    model.embed_features(model.features(part[None])), dim=-1
+                )
+                for part in parts
+            ]
+        except RuntimeError as error:
+            seconds = len(parts[-1]) / model.sample_rate
+            refuse_too_short(error, utterance.path, seconds, model.source)
+            raise
         embeddings.append(torch.cat(units).mean(0))
     return torch.stack(embeddings)

@@ -480,7 +480,8 @@ def pick(utterances, count, shortest, seed):
                 picked.append(queue.pop(0))
     if not picked:
         raise UserError(
-            f"durations: none of the {len(utterances)} utterances lasts "
-            f"{shortest:g} s; shorten the durations."
+            f"durations: none of the {len(utterances)} utterances, the first is "
+            f"{utterances[0].path}, lasts {shortest:g} s; shorten the durations, "
+            "or give longer recordings."
         )
     return sorted(picked, key=lambda utterance: utterance.key)

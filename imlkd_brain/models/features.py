@@ -8,6 +8,8 @@ import torch
 from imlkd_brain.errors import UserError
 from speechbrain.processing.features import STFT
 
+TOO_SHORT_SECONDS = 0.5  # below this, a network may lack frames
+
 _SEQUENCES = (list, tuple)
 _PLAIN = (bool, int, float, str)
 # Settings of a feature module that do not change what it computes.
@@ -70,6 +72,35 @@ def window_samples(compute_features):
     """
     stft = _stft(compute_features)
     return 1 if stft is None else int(stft.win_length)
+
+
+def refuse_too_short(error, path, seconds, source):
+    """Explain a network's complaint about a file that is too short for it.
+
+    A network that pads by reflection needs some frames; it does not say so.
+
+    Arguments
+    ---------
+    error : RuntimeError
+        What the network said.
+    path : str
+        The file.
+    seconds : float
+        What the network got of it.
+    source : str
+        The model.
+
+    Raises
+    ------
+    UserError
+        If the file is short, and names it. Else nothing is raised.
+    """
+    if seconds < TOO_SHORT_SECONDS:
+        raise UserError(
+            f"{path}: {1000 * seconds:.0f} ms of speech are too few for the "
+            f"network of {source} ({str(error).splitlines()[0]}); take it out "
+            "of the folder, list or CSV that names it."
+        ) from error
 
 
 def frame_rate(compute_features, sample_rate):

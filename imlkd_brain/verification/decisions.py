@@ -22,6 +22,40 @@ LEAST_TRIALS = 2  # of each kind
 PENALTY = 1e-4  # of half the squared slope, beside the mean log loss
 
 
+class NoThreshold(UserError):
+    """A model whose scores no threshold fits; its trials are good ones."""
+
+
+def measure_decisions(models, embed, located, durations):
+    """Measure every model, also where one has learnt nothing.
+
+    Arguments
+    ---------
+    models : dict
+        Models by name.
+    embed, located, durations
+        See :func:`measure_decision`.
+
+    Returns
+    -------
+    dict
+        By the model's name its :class:`Decision`, or the :class:`NoThreshold`
+        that says why there is none.
+
+    Raises
+    ------
+    UserError
+        If there are too few trials.
+    """
+    decisions = {}
+    for name, model in models.items():
+        try:
+            decisions[name] = measure_decision(model, embed, located, durations)
+        except NoThreshold as reason:
+            decisions[name] = reason
+    return decisions
+
+
 def measure_decision(model, embed, located, durations):
     """Measure a model's threshold and calibration on dev trials.
 
@@ -43,7 +77,9 @@ def measure_decision(model, embed, located, durations):
     Raises
     ------
     UserError
-        If there are too few trials, or target trials do not score higher.
+        If there are too few trials.
+    NoThreshold
+        If target trials do not score higher.
     """
     duration, seconds = next(iter(durations.items()))
     scores, _ = Scorer(model, embed, BackEnd()).score(located, seconds)
@@ -75,7 +111,9 @@ def decide(scores, labels, **about):
     Raises
     ------
     UserError
-        If there are too few trials, or target trials do not score higher.
+        If there are too few trials.
+    NoThreshold
+        If target trials do not score higher.
     """
     name = about["list"]
     targets, nontargets = scores[labels], scores[~labels]
@@ -88,7 +126,7 @@ def decide(scores, labels, **about):
     eer, threshold = EER(targets, nontargets)
     slope, offset = fit_line(scores, labels)
     if not slope > 0:
-        raise UserError(
+        raise NoThreshold(
             f"{name}: target trials do not score higher than nontarget ones, "
             "so there is no threshold to store; train the model first."
         )
@@ -164,12 +202,12 @@ def write_decisions(folder, decisions, models, store):
         The verification's output folder; files go to
         ``decisions/<model>/decision.json``.
     decisions : dict
-        Decisions by the model's name.
+        As :func:`measure_decisions` returns them.
     models : dict
         Models by name.
     store : bool
         Whether the models' folders get it as ``decision.json``. A model that
-        is given by its name is not the user's to change and keeps its own.
+        was given by its name, which all corpora share, does not.
 
     Returns
     -------
@@ -178,12 +216,15 @@ def write_decisions(folder, decisions, models, store):
     """
     lines = []
     for name, decision in decisions.items():
+        if isinstance(decision, NoThreshold):
+            lines.append(f"{name}: no threshold ({decision})")
+            continue
         place = folder / "decisions" / one_word(name)
         place.mkdir(parents=True, exist_ok=True)
         write_decision(place, decision)
-        where = place
-        if store and not is_name(models[name].source):
-            where = find_inference_folder(models[name].source)
+        where, source = place, models[name].source
+        if store and not is_name(source):
+            where = find_inference_folder(source)
             write_decision(where, decision)
         lines.append(
             f"{name}: one speaker above {decision.threshold:.3f} "

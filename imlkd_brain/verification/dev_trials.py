@@ -12,8 +12,7 @@ import torch
 from imlkd_brain.data.audio import repeat_to
 from imlkd_brain.data.crops import read_durations, seconds_to_samples
 from imlkd_brain.data.held_out import check_dev_speakers
-from imlkd_brain.data.sources import separated
-from imlkd_brain.data.speakers import slashed, utterance_key
+from imlkd_brain.data.speakers import separated, slashed, utterance_key
 from imlkd_brain.data.trials import read_trials
 from imlkd_brain.errors import UserError
 from imlkd_brain.metrics.error_rates import EER

@@ -14,6 +14,7 @@ Authors: IML-KD contributors
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +22,20 @@ import torch
 from tqdm import tqdm
 
 from imlkd_brain.data.audio import (
-    check_audio,
-    check_samples,
+    converted_length,
     flaw_of,
-    opened,
+    read_converted,
 )
 from imlkd_brain.data.crops import crop_name, crop_start, seconds_to_samples
 from imlkd_brain.data.speakers import data_folders, utterance_key
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.features import window_samples
+from imlkd_brain.models.features import refuse_too_short, window_samples
 from imlkd_brain.verification.store import EmbeddingStore, entry_name
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 LONGEST_SECONDS = 600  # that go through a network at once
-TOO_SHORT_SECONDS = 0.5  # below this, a network may lack frames
 N_NAMED = 3
 
 
@@ -148,7 +147,7 @@ class Embedder:
         Raises
         ------
         UserError
-            If a file is unreadable or of the wrong format, an embedding is
+            If a file is unreadable or too short, an embedding is
             not finite, or the device's memory does not suffice.
         """
         store = self.store(model, seconds)
@@ -168,9 +167,20 @@ class Embedder:
         """Check the files and choose the crops."""
         rate = model.sample_rate
         with ThreadPoolExecutor(self.readers) as pool:
-            lengths = list(
-                pool.map(lambda path: check_audio(path, rate), missing.values())
+            found = list(
+                pool.map(
+                    lambda path: converted_length(path, rate), missing.values()
+                )
             )
+        lengths = [length for length, _ in found]
+        _name_converted(
+            {
+                path: what
+                for path, (_, what) in zip(missing.values(), found, strict=True)
+                if what
+            },
+            rate,
+        )
         features = getattr(model, "compute_features", None)
         shortest = 1 if features is None else window_samples(features)
         cuts = []
@@ -214,7 +224,7 @@ class Embedder:
         flaws, parts = {}, defaultdict(list)
         try:
             for batch, wavs, found in _read_ahead(
-                _read_batch, work, self.readers
+                partial(_read_batch, sample_rate=rate), work, self.readers
             ):
                 flaws.update(found)
                 embeddings = _embed_batch(model, batch, wavs.to(device))
@@ -285,7 +295,17 @@ def _name_flaws(flaws):
         )
 
 
-def _read_batch(cuts):
+def _name_converted(found, sample_rate):
+    """Say which files are not of the model's format, and what becomes of them."""
+    if found:
+        path = min(found)
+        logger.warning(
+            f"{len(found)} files are not mono at {sample_rate} Hz and are "
+            f"converted as they are read; the first is {path}, {found[path]}."
+        )
+
+
+def _read_batch(cuts, sample_rate):
     """Read parts of files into a padded batch (batch, samples).
 
     Also what is wrong with them, by path, see :func:`flaw_of`.
@@ -293,18 +313,15 @@ def _read_batch(cuts):
     flaws = {}
     wavs = torch.zeros(len(cuts), cuts[0].length)
     for wav, cut in zip(wavs, cuts, strict=True):
-        with opened(cut.path) as file:
-            file.seek(cut.start)
-            signal = file.read(cut.length, dtype="float32")
+        signal = read_converted(cut.path, cut.start, cut.length, sample_rate)
         if len(signal) < cut.length:
             raise UserError(
                 f"{cut.path}: the audio file is cut short, its header promises "
                 f"more than the {cut.start + len(signal)} samples it has; "
                 "restore the file."
             )
-        check_samples(signal, cut.path, cut.start)
-        wav[: cut.length] = torch.from_numpy(signal)
-        flaw = flaw_of(signal)
+        wav[: cut.length] = signal
+        flaw = flaw_of(signal.numpy())
         if flaw:
             flaws[cut.path] = flaw
     return cuts, wavs, flaws
@@ -339,14 +356,8 @@ def _embed_batch(model, cuts, wavs):
         ) from error
     except RuntimeError as error:
         seconds = wavs.shape[1] / model.sample_rate
-        if seconds >= TOO_SHORT_SECONDS:
-            raise
-        raise UserError(
-            f"{cuts[0].path}: {1000 * seconds:.0f} ms of speech are too few "
-            f"for the network of {model.source} "
-            f"({str(error).splitlines()[0]}); take it out of the list or CSV "
-            "that names it."
-        ) from error
+        refuse_too_short(error, cuts[0].path, seconds, model.source)
+        raise
     embeddings = embeddings.float().cpu()
     finite = torch.isfinite(embeddings).all(dim=1)
     if not finite.all():

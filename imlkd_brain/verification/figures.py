@@ -141,14 +141,14 @@ def score_histogram(path, panels, title):
             linewidth=1.6,
         )
         axes.axvline(threshold, color="0.2", linestyle=":", linewidth=1.2)
-        axes.set_yticks([])
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(labelbottom=True, labelsize="small")
+        axes.spines[["top", "right"]].set_visible(False)
         if models.index(model) == 0:
             axes.set_title(duration)
         if models.index(model) == len(models) - 1:
             axes.set_xlabel("Score")
         if durations.index(duration) == 0:
-            axes.set_ylabel(model)
+            axes.set_ylabel(f"{model}\ndensity of trials")
     figure.suptitle(f"Trial list: {title}")
     figure.legend(
         [

@@ -122,6 +122,41 @@ def open_lists(
     return list(lists.values())
 
 
+def open_dev_list(key, name, data_folder, **options):
+    """Read the dev trials of a key, if it gives any.
+
+    Arguments
+    ---------
+    key : str
+        Of the YAML, for messages.
+    name : str or None
+        The list, see :func:`open_lists`.
+    data_folder : str
+        The corpus.
+    **options
+        The others of :func:`open_lists`.
+
+    Returns
+    -------
+    LocatedTrials or None
+
+    Raises
+    ------
+    UserError
+        As :func:`open_lists`, with the key.
+    """
+    if not name:
+        return None
+    try:
+        (located,) = open_lists([name], data_folder, **options)
+    except UserError as error:
+        raise UserError(
+            f"{key}: {error} Without dev trials give `--{key} null "
+            "--store_decision False`."
+        ) from error
+    return located
+
+
 def open_cohort(back_end, cohort_csv, data_folder, size, seed):
     """Read the cohort, if the back end uses one.
 

@@ -5,7 +5,7 @@ Authors: IML-KD contributors
 
 from imlkd_brain.data import keys as data
 from imlkd_brain.errors import UserError
-from imlkd_brain.keys import COMMON
+from imlkd_brain.keys import COMMON, THREADS
 from imlkd_brain.schema import (
     Option,
     choice,
@@ -28,6 +28,7 @@ MODELS = mapping(
 
 OPTIONS = {
     **COMMON,
+    "threads": THREADS,
     "embedding_store": Option(
         "folder", "Where embeddings are kept for later runs."
     ),
@@ -79,7 +80,9 @@ OPTIONS = {
         "Dev trials for the threshold that models are used with.",
         null="no threshold",
     ),
-    "store_decision": flag("Whether the models' folders get that threshold."),
+    "store_decision": flag(
+        "Whether the folders of models given by path get that threshold."
+    ),
     "max_batch_seconds": number(
         "Seconds of audio in a batch.", above=0, high=1e9
     ),
@@ -182,13 +185,15 @@ def check_decision(decision_list, store_decision, score_norm, mean_subtraction):
         raise UserError(
             "store_decision: it needs dev trials, since a threshold from the "
             "test trials would be judged by what it was fitted to; give "
-            "--decision_list, trials/dev.txt for example."
+            "--decision_list, trials/dev.txt for example, or "
+            "`--store_decision False`."
         )
     if decision_list and (score_norm or mean_subtraction):
         raise UserError(
             "decision_list: the threshold in a model's folder is of plain "
             "cosines, so it cannot be measured with score_norm or "
-            "mean_subtraction; leave these out, or decision_list."
+            "mean_subtraction; leave these out, or give `--decision_list null "
+            "--store_decision False`."
         )
 
 

@@ -9,6 +9,8 @@ split), dev has sessions of its own, lengths come from the files' headers, files
 shorter than a chunk are handled, a CSV that is there is a whole one, and CSVs
 are made again when the files, the lists or the options have changed.
 
+train_kd.py calls prepare_voxceleb; there is nothing to run here.
+
 Authors: IML-KD contributors
 """
 
@@ -146,3 +148,7 @@ def prepare_voxceleb(
             preparation.write_train()
         if "dev" in preparation.splits:
             preparation.write_dev()
+
+
+if __name__ == "__main__":
+    print(__doc__.strip())

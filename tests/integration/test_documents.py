@@ -1,5 +1,9 @@
 """Commands, links and Python of the documents fit the tree; nothing is trained.
 
+What takes seconds is run: the Python of the README and of own_recordings.md,
+the copy of the recipe, and the help of every script. The hints of a training
+are checked as commands.
+
 Code blocks begin at the root, or in the recipe's folder in the recipe's README
 and in the scripts' docstrings; `cd` holds to the end of a block. Commands
 within sentences may be typed in either of the two.
@@ -14,16 +18,23 @@ import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from ruamel.yaml import YAML
 
 import speechbrain as sb
+from imlkd_brain.data.trial_audio import locate_trials
+from imlkd_brain.data.trials import read_trials
 from imlkd_brain.settings import resolve_base
+from imlkd_brain.training import next_step
 from tests.synthetic import write_model, write_wav
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +115,7 @@ def check_command(words, folder):
         while rest and rest[0].startswith("-"):
             rest = rest[1:]
         check_python(rest, folder)
-    elif name not in (".", "git", "pre-commit", "ls"):
+    elif name not in (".", "git", "pre-commit", "ls", "mkdir", "cp"):
         raise WrongCommand(f"nobody checks what `{words[0]}` does")
     return folder
 
@@ -374,6 +385,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     files = [name for name in names if name.endswith(".wav")]
     assert len(model) == 1 and len(files) == 2
     write_model(tmp_path / model[0].removesuffix("/inference"))
+    # No cosine is above it.
+    (tmp_path / model[0] / "decision.json").write_text('{"threshold": 2.0}')
     for seed, file in enumerate(files):
         write_wav(tmp_path / file, 1.0, 100, seed)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -381,6 +394,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     variables = {}
     exec(block, variables)
     score = float(variables["score"])
+    # The stored threshold decides, not SpeechBrain's 0.25.
+    assert variables["same"] is False
     # The cosine of the two embeddings, without SpeakerRecognition.
     assert -1 <= score <= 1
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -390,3 +405,105 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     ]
     cosine = torch.cosine_similarity(*embed, dim=-1)
     assert score == pytest.approx(float(cosine), abs=1e-6)
+
+
+def test_the_python_of_own_recordings_converts_and_lists(tmp_path, monkeypatch):
+    """Two formats, four speakers; the last three are tried."""
+    text = (ROOT / "docs" / "own_recordings.md").read_text(encoding="utf-8")
+    (block,) = blocks_of(text, "python")
+    for i, speaker in enumerate(("anna", "bert", "cleo", "dave")):
+        for number, rate in enumerate((44100, 16000)):
+            path = tmp_path / "recordings" / speaker / f"{number}.wav"
+            write_wav(path, 0.2, 100 + 40 * i, i, rate=rate, channels=2)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    made = sorted((tmp_path / "my_voices" / "wav").rglob("*.wav"))
+    assert len(made) == 8 and made[0].parts[-3:] == ("anna", "s0", "0.wav")
+    for path in made:
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels) == (16000, 1)
+    trials = read_trials(tmp_path / "my_voices" / "trials.txt")
+    assert int(trials.labels.sum()) == 3 and len(trials.labels) == 15
+    assert not any("anna" in name for name in trials.utterances)
+    located = locate_trials(trials, tmp_path / "my_voices")
+    assert located.speakers == ["bert", "cleo", "dave"]
+
+
+def test_the_recipe_can_be_copied_beside_speechbrains_own(tmp_path):
+    """Its files and no links; what runs left stays where it is."""
+    text = (RECIPE / "README.md").read_text(encoding="utf-8")
+    (block,) = [b for b in blocks_of(text, "bash") if "cp -rL" in b]
+    recipe = tmp_path / "recipe"
+    shutil.copytree(
+        RECIPE,
+        recipe,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("data", "results", "__pycache__"),
+    )
+    for link in [path for path in recipe.iterdir() if path.is_symlink()]:
+        target = (RECIPE / link.name).resolve()
+        link.unlink()
+        link.symlink_to(target)
+    for left in ("data", "results"):
+        (recipe / left).mkdir()
+        (recipe / left / "large.wav").write_bytes(b"")
+    subprocess.run(["sh", "-ec", block], cwd=recipe, check=True)
+    copy = recipe / "speechbrain" / "recipes" / "VoxCeleb" / "IMLKD"
+    assert {path.name for path in copy.iterdir()} == {
+        path.name for path in recipe.iterdir()
+    } - {"data", "results", "speechbrain"}
+    assert not [path for path in copy.rglob("*") if path.is_symlink()]
+    # Links of its README stay within what was copied.
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert re.match(r"\w+:", target) or (copy / target).exists(), target
+
+
+def test_extra_requirements_are_those_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = setup["options.extras_require"]
+    known = setup["options"]["install_requires"] + extras["explain"]
+    text = (RECIPE / "extra_requirements.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert set(lines) <= set(known.split())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_help_of_a_script_is_printed_and_nothing_begins(
+    script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    source = script.read_text(encoding="utf-8")
+    main.__dict__.update(__file__=str(script))
+    with contextlib.suppress(SystemExit):
+        exec(compile(source, str(script), "exec"), main.__dict__)
+    said = capsys.readouterr()
+    assert "error" not in said.err
+    # Those that argparse prints begin otherwise.
+    first = ast.get_docstring(ast.parse(source)).splitlines()[0]
+    assert first in said.out or "usage:" in said.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    ["train_teacher", "iml_kd", "minivox/train_teacher", "minivox/iml_kd"]
+    + ["own/train"],
+)
+def test_hints_at_the_end_of_a_training_can_be_typed(yaml, monkeypatch):
+    monkeypatch.chdir(RECIPE)
+    taught = {} if "t" in yaml.rpartition("/")[2] else {"objective": None}
+    folder = {"output_folder": "results/my teacher/1", "data_folder": "a b,c"}
+    said = next_step(f"hparams/{yaml}.yaml", {**folder, **taught})
+    commands = [
+        line.strip() for line in said.splitlines() if line.startswith("    ")
+    ]
+    scripts = [command.split()[1] for command in commands]
+    teacher = "teacher" in yaml
+    assert scripts == ["train_kd.py"] * teacher + ["verify.py"]
+    for command in commands:
+        check_block(command, RECIPE)
+        assert shlex.split(command)[-1].strip("[]") == "results/my teacher/1"

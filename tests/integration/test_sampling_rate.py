@@ -161,6 +161,8 @@ def test_verification_crops_seconds_at_8_khz(corpus, student, tmp_path):
     verify.main(
         [
             str(HPARAMS / "eval.yaml"),
+            "--decision_list=null",
+            "--store_decision=False",
             *(f"--{k}={v}" for k, v in arguments.items()),
             "--device=cpu",
         ]

@@ -41,6 +41,8 @@ def options(data_folder, output_folder, models, **more):
         "bootstrap_samples": 20,
         "group_separator": "null",
         "durations": "[full]",
+        "decision_list": "null",
+        "store_decision": False,
         **more,
     }
     return [f"--{key}={value}" for key, value in chosen.items()]

@@ -119,7 +119,7 @@ def test_a_yaml_with_a_base_is_what_it_changes_of_it(tmp_path):
     """compare.py asks for the record of a command as train_kd.py keeps it."""
     own = tmp_path / "own.yaml"
     own.write_text(f"base: {STUDENT}\nlr: 0.02\n")
-    there = ["--output_folder", str(tmp_path), "--data_folder", "none"]
+    there = ["--output_folder", str(tmp_path), "--skip_prep=True"]
     started = TrainingRecord.of_command([str(own), "--eta", "2.0", *there])
     file, _, run_opts, overrides = load_training(
         [str(own), "--eta", "2.0", *there]
@@ -218,6 +218,7 @@ def test_a_record_that_says_null_for_whole_utterances_is_the_same(trained):
 
 def test_debug_has_a_folder_of_its_own(tmp_path):
     argv = [STUDENT, "--output_folder", str(tmp_path), "--debug", "--eta=2.0"]
+    argv += ["--skip_prep=True"]
     # Also where the user has chosen the places.
     argv += ["--save_folder", str(tmp_path / "mine")]
     yaml, hparams, run_opts, overrides = load_training(argv)

@@ -4,6 +4,7 @@ import contextlib
 import re
 
 import pytest
+import teach
 import train_kd
 from synthetic import HPARAMS
 
@@ -31,18 +32,20 @@ def test_a_key_that_nothing_of_the_yaml_reads_is_refused(tmp_path, key, reader):
     argv += ["--output_folder", str(tmp_path / "out")]
     load_training(argv)
     with pytest.raises(UserError, match=f"gives {key}, but lacks.*{reader}"):
-        load_training([*argv, f"--{key}", "there"])
+        load_training([*argv, f"--{key}", "there", "--skip_prep=True"])
 
 
 def test_test_only_has_nothing_to_test_here(tmp_path):
     argv = [STUDENT, "--output_folder", str(tmp_path), "--test_only"]
+    argv += ["--skip_prep=True"]
     with pytest.raises(UserError, match="--test_only: .*verify.py"):
         load_training(argv)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_two_trainings_never_share_a_folder(tmp_path, monkeypatch):
-    argv = [STUDENT, "--method", "scratch", "--data_folder", "none"]
+    argv = [STUDENT, "--method", "scratch", "--data_folder", str(tmp_path)]
+    argv += ["--verification_file", "null", "--valid_trials", "null"]
     argv += ["--output_folder", str(tmp_path / "out")]
     with sole_training(tmp_path / "out"):
         with pytest.raises(UserError, match="another training is at work"):
@@ -67,3 +70,39 @@ def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("imlkd_brain.locks.locked", unknown)
     with sole_training(tmp_path):
         assert "no locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--data_folder", "none"], "none: there is no such folder"),
+        (
+            ["--data_folder", "none", "--verification_file", "http://x/y.txt"],
+            "none: there is no such folder",
+        ),
+        (
+            ["--verification_file", "no.txt"],
+            "no.txt: there is no such trial list",
+        ),
+        (["--valid_trials", "no.txt"], "valid_trials: no.txt: .*null"),
+    ],
+)
+def test_nothing_is_made_where_the_data_are_not_there(
+    tmp_path, monkeypatch, options, says
+):
+    """No folder of results, and no download, before the sentence."""
+    monkeypatch.setattr(
+        "imlkd_brain.data.trial_lists.download_file",
+        lambda *args, **kwargs: pytest.fail("a download was tried"),
+    )
+    (tmp_path / "trials").mkdir()
+    for part in ("test", "dev"):
+        (tmp_path / "trials" / f"{part}.txt").write_text("1 a/b/c a/b/d\n")
+    argv = [STUDENT, "--method=scratch", f"--output_folder={tmp_path / 'out'}"]
+    if options[0] != "--data_folder":
+        argv += ["--data_folder", str(tmp_path)]
+    with pytest.raises(UserError, match=says):
+        train_kd.main([*argv, *options])
+    with pytest.raises(UserError, match=says):
+        teach.main([*argv, *options, f"--teacher_answers={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()

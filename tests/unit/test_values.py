@@ -71,7 +71,7 @@ def test_files_and_folders_are_told_apart(tmp_path):
 def test_a_package_that_is_not_installed_is_named_with_its_extra():
     option = Option("flag", "A.", package=("no_such_package", "plots"))
     check_value("plots", False, option)
-    with pytest.raises(UserError, match=r"plots: .*no_such.*brain\[plots\]'"):
+    with pytest.raises(UserError, match=r"plots: .*no_such.*'\.\[plots\]'"):
         check_value("plots", True, option)
     with pytest.raises(UserError, match="^methods: "):
         require("methods", "no_such_package", "explain")

@@ -277,6 +277,9 @@ TEXTS = {
         '_file": hparams["verification_file"]': '_file": trials',
         '    teacher = hparams["teacher"] if distils(hparams) else None\n': "",
         "        kwargs=told,\n": "",
+        "    logger.info(training.next_step(argv[0], hparams))": (
+            "    logger.info(f\"Trained model: {hparams['output_folder']}/inference\")"
+        ),
         'objective, integrated = map(hparams.get, ("objective", '
         '"integrated_inputs"))': (
             'integrated = hparams.get("integrated_inputs")'

@@ -35,6 +35,7 @@ import speechbrain as sb
 from imlkd_brain.comparison.checks import (
     check_baselines,
     check_options,
+    check_scored,
     check_trained,
     check_unseen,
 )
@@ -77,13 +78,6 @@ def main(argv):
         bootstrap_samples=hparams["bootstrap_samples"],
         device=device,
     )
-    hold(hparams["report_folder"], "comparison", "report_folder")
-    sb.core.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
-
     # Runs and their trainings
     pairs = read_pairs(
         hparams["pairs"],
@@ -115,6 +109,15 @@ def main(argv):
     check_baselines(hparams["baselines"], models)
     trainings = plan(runs, pairs, methods, recipe)
     check_options(trainings)
+    # Hours later, when the models are trained, would be late.
+    check_scored(runs, hparams["test_folder"])
+
+    hold(hparams["report_folder"], "comparison", "report_folder")
+    sb.core.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
 
     with sole_use(runs):
         if recipe.answers:
@@ -139,6 +142,7 @@ def main(argv):
             runs=hparams["runs"],
             baselines=list(hparams["baselines"]),
             sizes=model_sizes(runs, models),
+            corpus=Path(hparams["test_folder"]).name,
         )
         plots = hparams["plots"]
         print(write_report(report_folder, about, rows, draws, curves, plots))

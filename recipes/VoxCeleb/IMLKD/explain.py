@@ -162,14 +162,23 @@ def main(argv):
         argv, SCHEMA
     )
     set_tf32(hparams["allow_tf32"])
+    if hparams["threads"]:
+        torch.set_num_threads(hparams["threads"])
     device = run_opts.device or infer_device()
     for key in LISTS:
         hparams[key] = as_list(hparams[key])
 
-    # All mistakes in options and models show before the work starts
+    # All mistakes in options, models and data show before the work starts
     plan = make_plan(hparams, run_opts)
     models = load_models(hparams["models"], device)
     check_methods(plan.maps.methods, models.values())
+
+    if run_opts.debug:
+        hparams.update(n_verification=2, n_identification=2, n_sanity=1)
+
+    # Utterances
+    tasks = prepare(hparams, models)
+    check_figure_utterance(hparams["figure_utterance"], tasks)
 
     hold(hparams["output_folder"], "explanation")
     # Create experiment directory
@@ -178,12 +187,6 @@ def main(argv):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    if run_opts.debug:
-        hparams.update(n_verification=2, n_identification=2, n_sanity=1)
-
-    # Utterances
-    tasks = prepare(hparams, models)
-    check_figure_utterance(hparams["figure_utterance"], tasks)
     if hparams["shuffled_control"] and len(models) > 1:
         student = list(models.values())[-1]
         models[SHUFFLED] = shuffled_control(student, hparams["seed"])

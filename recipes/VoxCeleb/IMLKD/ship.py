@@ -13,6 +13,7 @@ Authors
     * IML-KD contributors
 """
 
+import sys
 from pathlib import Path
 
 from imlkd_brain.comparison.steps import Step, run_groups
@@ -22,6 +23,7 @@ from imlkd_brain.models.card import write_card
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.packaging import pack
 from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.settings import refuse_options
 
 DATA = "data/shipped"
 RESULTS = "results/shipped"
@@ -116,8 +118,9 @@ def write_lists():
                 write_whole(f"{DATA}/{corpus}.txt", trials)
 
 
-def main():
+def main(argv):
     """Runs all steps and writes the model's folder in the package."""
+    refuse_options(argv)
     run_groups(SOURCES, RESULTS)
     write_lists()
     run_groups(TRAINING, RESULTS)
@@ -130,4 +133,4 @@ def main():
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        main()
+        main(sys.argv[1:])

@@ -169,6 +169,7 @@ def main(argv):
         trained_with.begin(hparams["augmentation"], distils(hparams))
     with sole_training(hparams["output_folder"]):
         train(hparams_file, hparams, run_opts, overrides, trained_with)
+    logger.info(training.next_step(argv[0], hparams))
 
 
 def train(hparams_file, hparams, run_opts, overrides, trained_with):
@@ -242,7 +243,6 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
         args=[brain.modules, encoder, hparams["sample_rate"], folders],
         kwargs=told,
     )
-    logger.info(f"Trained model: {folders[0]}/inference")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
 from imlkd_brain.verification.decisions import (
-    measure_decision,
+    measure_decisions,
     write_decisions,
 )
 from imlkd_brain.verification.embeddings import Embedder
@@ -47,6 +47,7 @@ from imlkd_brain.verification.figures import draw_plots
 from imlkd_brain.verification.inputs import (
     check_inputs,
     open_cohort,
+    open_dev_list,
     open_lists,
     open_models,
 )
@@ -70,6 +71,8 @@ def main(argv):
         argv, SCHEMA
     )
     set_tf32(hparams["allow_tf32"])
+    if hparams["threads"]:
+        torch.set_num_threads(hparams["threads"])
     device = run_opts.device or infer_device()
     durations = read_durations(hparams["durations"])
 
@@ -82,11 +85,10 @@ def main(argv):
         "allow_repeated_trials": hparams["allow_repeated_trials"],
     }
     lists = open_lists(as_list(hparams["trial_lists"]), **corpus)
-    calibration, dev_trials = None, None
-    if hparams["calibration_list"]:
-        (calibration,) = open_lists([hparams["calibration_list"]], **corpus)
-    if hparams["decision_list"]:
-        (dev_trials,) = open_lists([hparams["decision_list"]], **corpus)
+    calibration, dev_trials = (
+        open_dev_list(key, hparams[key], **corpus)
+        for key in ("calibration_list", "decision_list")
+    )
     back_end = BackEnd(
         crop_enrolment=hparams["crop_enrolment"],
         mean_subtraction=hparams["mean_subtraction"],
@@ -181,10 +183,7 @@ def main(argv):
 
     # The threshold that the models are used with
     if dev_trials is not None:
-        decisions = {
-            name: measure_decision(model, embed, dev_trials, durations)
-            for name, model in models.items()
-        }
+        decisions = measure_decisions(models, embed, dev_trials, durations)
         print(
             write_decisions(
                 output_folder, decisions, models, hparams["store_decision"]

@@ -10,6 +10,7 @@ from synthetic import HPARAMS
 from imlkd_brain.comparison.checks import (
     check_baselines,
     check_options,
+    check_scored,
     check_trained,
     check_unseen,
 )
@@ -84,6 +85,12 @@ def test_another_choice_of_the_checkpoint_is_another_model(trained):
     trained.student_overrides = {"export": "best"}
     with pytest.raises(UserError, match="export: last before, best now"):
         check_trained(trained.trainings())
+
+
+def test_trials_without_audio_are_refused_before_the_trainings(finished):
+    check_scored(finished.runs, finished.scoring.data_folder)
+    with pytest.raises(UserError, match="no_corpus: there is no such folder"):
+        check_scored(finished.runs, "no_corpus")
 
 
 def test_a_training_speaker_in_the_trials_is_refused(finished):

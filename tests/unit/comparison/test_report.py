@@ -30,6 +30,7 @@ def about(runs):
         runs=RUNS,
         baselines=["scratch", "teacher"],
         sizes=model_sizes(runs, ["teacher", "scratch"]),
+        corpus="uqm",
     )
 
 

@@ -8,7 +8,14 @@ import soundfile
 import torch
 from synthetic import RATE, write_wav
 
-from imlkd_brain.data.audio import check_audio, read_audio, repeat_to
+from imlkd_brain.data.audio import (
+    check_audio,
+    converted_length,
+    read_audio,
+    read_converted,
+    read_waveform,
+    repeat_to,
+)
 from imlkd_brain.errors import UserError
 
 
@@ -64,3 +71,22 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, kind):
         os.symlink(path, path)
     with pytest.raises(UserError, match=f"^{path}: this "):
         check_audio(path, 16000)
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 16000, 8000, 11025])
+def test_a_part_of_a_converted_file_is_that_of_the_whole(tmp_path, rate):
+    """Read without the rest of the file, at both ends and within."""
+    generator = np.random.default_rng(rate)
+    path = tmp_path / "a.wav"
+    samples = generator.uniform(-0.5, 0.5, (rate + 123, 2))
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    whole = read_waveform(path, 16000)
+    n_samples, converted = converted_length(path, 16000)
+    assert n_samples == len(whole) and converted == f"2 channels at {rate} Hz"
+    for start, length in ((0, n_samples), (0, 100), (4321, 5000)):
+        part = read_converted(path, start, length, 16000)
+        # float32 sums of a few dozen products
+        torch.testing.assert_close(
+            part, whole[start : start + length], rtol=0, atol=1e-6
+        )
+    assert len(read_converted(path, n_samples - 10, 50, 16000)) == 10

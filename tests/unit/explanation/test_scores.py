@@ -46,6 +46,16 @@ def utterances(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("ms", [10, 20, 30])
+def test_an_enrolment_too_short_for_the_network_is_named(model, tmp_path, ms):
+    """Leftovers of a voice activity detector."""
+    path = str(write_wav(tmp_path / "short.wav", ms / 1000, 100, 0))
+    short = [Utterance("short", path, "anna")]
+    task = Task("verification", short, enrolments=short, own=[0])
+    with pytest.raises(UserError, match=rf"short.wav: {ms} ms of speech are"):
+        Subject("teacher", model, task)
+
+
 def test_a_training_speaker_is_scored_by_its_own_column(model, utterances):
     subject = Subject("teacher", model, Task("identification", utterances))
     assert subject.enrolled is None

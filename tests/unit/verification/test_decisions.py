@@ -14,9 +14,11 @@ from imlkd_brain.models.decision import fingerprint, read_decision
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.verification.calibration import train_calibration
 from imlkd_brain.verification.decisions import (
+    NoThreshold,
     decide,
     fit_line,
     measure_decision,
+    measure_decisions,
     write_decisions,
 )
 from imlkd_brain.verification.keys import check_decision
@@ -133,6 +135,10 @@ def test_the_models_folder_gets_it_when_asked(tmp_path):
         kept = read_decision(folder, model)
         assert kept == (decision if store else None)
         assert str(folder if store else tmp_path / "decisions") in said
+    # One that is given by its name belongs to all corpora.
+    named = SimpleNamespace(source="campplus")
+    said = write_decisions(tmp_path, {"c": decision}, {"c": named}, True)
+    assert str(tmp_path / "decisions" / "c") in said
     beside = tmp_path / "decisions" / "a_b" / "decision.json"
     assert json.loads(beside.read_text())["fingerprint"] == fingerprint(model)
 
@@ -148,3 +154,22 @@ def test_a_model_of_the_package_keeps_its_own(tmp_path, monkeypatch):
         said = write_decisions(tmp_path, {"model": decision}, models, True)
         assert (shipped / "decision.json").is_file() is stored
         assert (str(shipped) in said) is stored
+
+
+def test_a_model_that_learnt_nothing_does_not_stop_the_others(monkeypatch):
+    """The tables are there already; too few trials are a mistake in the list."""
+    good, bad = object(), object()
+
+    def measure(model, embed, located, durations):
+        scores, labels = draw()
+        return decide(scores if model is good else -scores, labels, **ABOUT)
+
+    monkeypatch.setattr(
+        "imlkd_brain.verification.decisions.measure_decision", measure
+    )
+    models = {"bad": bad, "good": good}
+    decisions = measure_decisions(models, None, None, {})
+    assert isinstance(decisions["bad"], NoThreshold)
+    assert decisions["good"].trials == 360
+    lines = write_decisions(None, {"bad": decisions["bad"]}, models, True)
+    assert lines.startswith("bad: no threshold (dev: target trials do not")

@@ -6,7 +6,11 @@ from synthetic import HPARAMS
 
 from imlkd_brain.errors import UserError
 from imlkd_brain.settings import load_hyperparameters
-from imlkd_brain.verification.inputs import open_cohort, open_models
+from imlkd_brain.verification.inputs import (
+    open_cohort,
+    open_dev_list,
+    open_models,
+)
 from imlkd_brain.verification.scorer import BackEnd
 
 
@@ -35,8 +39,11 @@ def test_minivox_is_evaluated_as_voxceleb_but_for_these_keys():
         "embedding_store",
         "models",
         "trial_lists",
+        "decision_list",
+        "store_decision",
         "max_batch_seconds",
         "readers",
+        "threads",
         "bootstrap_samples",
         "group_separator",
     }
@@ -47,3 +54,11 @@ def test_no_cohort_is_read_where_none_is_used():
     assert open_cohort(BackEnd(), "none.csv", "none", 9, 0) == {}
     with pytest.raises(UserError, match="cohort_csv: .* need a cohort"):
         open_cohort(BackEnd(mean_subtraction=True), None, "none", 9, 0)
+
+
+def test_missing_dev_trials_name_their_key(tmp_path):
+    """A corpus of one's own has none, and the YAML of MiniVox asks for them."""
+    assert open_dev_list("decision_list", None, tmp_path) is None
+    says = "decision_list: trials/dev.txt: no such .*--decision_list null"
+    with pytest.raises(UserError, match=says):
+        open_dev_list("decision_list", "trials/dev.txt", tmp_path)

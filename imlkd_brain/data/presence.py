@@ -1,0 +1,59 @@
+"""Looks for the corpus and trial lists of a training before anything is made.
+
+Authors: IML-KD contributors
+"""
+
+import os
+
+from imlkd_brain.data.speakers import separated
+from imlkd_brain.errors import UserError
+
+LIST_FOLDERS = ("", "meta", "trials")  # of a data folder, with trial lists
+
+
+def check_sources(values):
+    """Refuse a training whose corpus or trial lists are not there.
+
+    Nothing is downloaded and no folder is made.
+
+    Arguments
+    ---------
+    values : dict
+        Of the YAML: ``data_folder``, ``skip_prep``, ``verification_file`` and,
+        where it has it, ``valid_trials``.
+
+    Raises
+    ------
+    UserError
+        If a data folder or a list is missing. A list that has a URL, or the
+        name of an official one, may be downloaded later.
+    """
+    if values["data_folder"] is None or values["skip_prep"]:
+        return
+    folders = separated(values["data_folder"])
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"{folder}: there is no such folder; --data_folder must name "
+                "the one that holds wav/<speaker>/<session>/<utterance>.wav."
+            )
+    places = ["", *(os.path.join(f, p) for f in folders for p in LIST_FOLDERS)]
+    for source in separated(values["verification_file"]):
+        later = "://" in source or "." not in source
+        if not later and not _is_there(source, places):
+            raise UserError(
+                f"verification_file: {source}: there is no such trial list, "
+                f"neither here nor in {values['data_folder']} or its meta or "
+                "trials folder; correct the path."
+            )
+    for path in separated(values.get("valid_trials")):
+        if not _is_there(path, [""]):
+            raise UserError(
+                f"valid_trials: {path}: there is no such trial list; give the "
+                "path of dev trials, or `--valid_trials null`."
+            )
+
+
+def _is_there(path, places):
+    """Whether a path leads to something from one of these folders."""
+    return any(os.path.exists(os.path.join(p, path)) for p in places)
