@@ -438,15 +438,30 @@ def _yaml_mistake(hparams_file, error):
             f"{hparams_file}: the option `--{key}` names no key of this YAML"
             f"{nearest(key, known)}; check its spelling against the file."
         )
-    if text.startswith(
-        (
-            "There is no such",
-            "The reference",
-            "Invalid argument to",
-            "The structure of the overrides",
+    if text.startswith("The structure of the overrides"):
+        key = _no_mapping(_load(_read(hparams_file)), error.args[1])
+        return (
+            f"{hparams_file}: {key} is no mapping there, and the option or the "
+            "YAML with this base gives it one; correct the key, or give a "
+            "value that is no mapping."
         )
+    if text.startswith(
+        ("There is no such", "The reference", "Invalid argument to")
     ):
         return f"{hparams_file}: {text}; correct the YAML or the option."
+    return None
+
+
+def _no_mapping(values, overrides, place=""):
+    """The first key that only the overrides have a mapping for."""
+    for key, value in overrides.items():
+        there = values.get(key, {}) if isinstance(values, dict) else None
+        if isinstance(value, dict) and isinstance(there, dict):
+            found = _no_mapping(there, value, f"{place}{key}.")
+            if found:
+                return found
+        elif isinstance(value, dict):
+            return f"{place}{key}"
     return None
 
 

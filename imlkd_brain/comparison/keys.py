@@ -36,8 +36,8 @@ OPTIONS = {
         null="each run trains one",
     ),
     "answers": mapping(
-        "Keys of teach.py, whose stored answers all students learn from.",
-        null="the teacher is asked",
+        "Keys of teach.py, whose stored answers all students learn from; where "
+        "it is empty they ask the teacher.",
         example="{answers_variants: 4}",
     ),
     "store_answers": Option("file", "The YAML of teach.py."),
@@ -119,7 +119,7 @@ def check_comparison(values):
     if values["answers"] and not values["teacher"]:
         raise UserError(
             "answers: are of one teacher for all runs, and `teacher` is null; "
-            "give a trained model there, or `--answers null`."
+            "give a trained model there, or `--answers '{}'`."
         )
     pairs = {k: v for k, v in values["pairs"].items() if v is not None}
     if not pairs:

@@ -33,6 +33,7 @@ class Recipe:
         Whether the students of a run share what the teacher says, on disk.
     answers : dict, optional
         Options of ``teach.py``, whose stored answers all students learn from.
+        Where it is empty they ask the teacher.
     answers_yaml : str, optional
         Its YAML.
     answers_folder : Path, optional

@@ -54,7 +54,7 @@ def options(tiny_minivox, tmp_path):
         "data_folder": str(data),
         "runs": [{"fold": 0, "seed": 7}],
         "teacher": None,
-        "answers": None,
+        "answers": {},
         "store_answers": "hparams/minivox/teach.yaml",
         "train_teacher": "hparams/minivox/train_teacher.yaml",
         "train_student": "hparams/minivox/iml_kd.yaml",

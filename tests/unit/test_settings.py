@@ -69,7 +69,7 @@ def test_each_mistake_on_the_command_line_has_its_sentence(yaml, tmp_path):
         ([*filled, "--rule", "trapezoid"], "rule.*trapezoid.*midpoint"),
         ([*filled, "--lengths", "[1.0, 2"], "--lengths.*cannot be read"),
         ([*filled, "--seed", "1: 2"], "--seed.*cannot be read"),
-        ([*filled, "--seed", "{a: 1}"], "structure.*seed"),
+        ([*filled, "--seed", "{a: 1}"], r"seed is no mapping there"),
     ):
         with pytest.raises(UserError, match=words) as raised:
             load_hyperparameters(argv)
