@@ -177,6 +177,35 @@ def test_a_training_that_goes_on_draws_what_it_would_have_drawn(
     assert same(copy_of(whole.modules), copy_of(parts.modules))
 
 
+def test_an_epoch_that_was_interrupted_goes_on_with_its_mixed_batches(
+    make, taught, names
+):
+    options = {
+        "teacher": taught,
+        "labelled_speakers": names,
+        "number_of_epochs": 2,
+        "batch_size": 3,
+        "run_opts": {"ckpt_interval_steps": 1},
+    }
+    whole = fit(make("embedding_kd", **options))
+    n_updates = whole.optimizer_step // 2
+    assert n_updates > 1
+    brain = make("embedding_kd", **options)
+    save = brain._save_intra_epoch_ckpt
+
+    def stopped():
+        save()
+        if brain.optimizer_step == n_updates + 1:
+            raise KeyboardInterrupt
+
+    brain._save_intra_epoch_ckpt = stopped
+    with pytest.raises(KeyboardInterrupt):
+        fit(brain)
+    output = {"output_folder": brain.hparams.output_folder}
+    resumed = fit(make("embedding_kd", **options, **output))
+    assert same(copy_of(resumed.modules), copy_of(whole.modules))
+
+
 @pytest.mark.parametrize("trials", [True, False])
 def test_without_labels_it_goes_on_as_well(
     make, teacher_folder, tmp_path, trials
