@@ -5,7 +5,7 @@ RECIPE := recipes/VoxCeleb/IMLKD
 # A branch, tag or commit of the checkout SPEECHBRAIN.
 REVISION ?= HEAD
 
-.PHONY: demo explain compare test lint bench upstream-patch upstream-check clean
+.PHONY: demo explain compare test test-all lint bench upstream-patch upstream-check clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
@@ -20,6 +20,10 @@ compare: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# With the faults that `make test` has examples of
+test-all: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

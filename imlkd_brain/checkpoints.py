@@ -6,8 +6,6 @@ newest of the others is used.
 Authors: IML-KD contributors
 """
 
-import hashlib
-import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ import torch
 import yaml
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import zip_damage
+from imlkd_brain.files import SUMS, differing_sum, write_sums, zip_damage
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
@@ -31,7 +29,6 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 BUILDING = "building"
-SUMS = "checksums.json"
 ASIDE = "damaged-"
 # What torch.load asks the environment, whoever calls it.
 ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -226,20 +223,6 @@ def only_weights():
                 os.environ[key] = value
 
 
-def write_sums(folder):
-    """Write the checksums of a checkpoint's files into it.
-
-    Arguments
-    ---------
-    folder : str or Path
-        All of its files are there.
-    """
-    folder = Path(folder)
-    sums = {path.name: _sum(path) for path in sorted(folder.iterdir())}
-    text = json.dumps(sums, indent=1)
-    (folder / SUMS).write_text(text, encoding="utf-8")
-
-
 def damage(folder):
     """Say what is wrong with a checkpoint.
 
@@ -269,13 +252,7 @@ def damage(folder):
             return f"{METAFNAME} does not say when it was written"
         if SUMS not in files:
             return _damage_without_sums(files)
-        sums = json.loads(files[SUMS].read_text(encoding="utf-8"))
-        for name, wanted in sorted(sums.items()):
-            if name not in files:
-                return f"{name} is missing"
-            if _sum(files[name]) != wanted:
-                return f"{name} has another checksum"
-        return ""
+        return differing_sum(folder)
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         return " ".join(str(error).split())[:120] or type(error).__name__
 
@@ -294,15 +271,6 @@ def _damage_without_sums(files):
             if damage:
                 return f"{name}: {damage}"
     return ""
-
-
-def _sum(path):
-    """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for part in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _state(place):

@@ -7,12 +7,18 @@ what was expected, and the way out. Scripts run their main block inside
 
 import difflib
 import errno
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from contextlib import contextmanager
+
+from imlkd_brain.workers import (
+    ChildStopped,
+    Watch,
+    end_children,
+    sentence_of_workers,
+)
 
 
 class UserError(ValueError):
@@ -40,21 +46,27 @@ def nearest(name, known):
 
 # What a disk says of itself, with or without the name of a file.
 FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK = (*FULL, errno.EROFS, errno.EIO)
+FILES = (errno.EMFILE, errno.ENFILE)
+SYSTEM = (*FULL, *FILES, errno.EROFS, errno.EIO)
 # What torch says where it cannot write a file, without errno.
 TORCH_WRITES = ("inline_container", "Parent directory", "cannot be opened")
-TORCH_WORKERS = ("DataLoader worker (pid", "DataLoader timed out")
 # What a process says when another one that it trains with is gone.
 PEERS = ("DistBackendError", "DistNetworkError", "DistStoreError")
 PEER_GONE = (
     "another process of this run has ended; what it said stands above or below. "
     "Run the same command again, what was finished is kept."
 )
+# What torch says where it gets no memory, on a CPU and on a GPU
+NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA out of memory")
+MEMORY = (
+    "the memory does not suffice; run the same command again with a smaller "
+    "batch (`--batch_size`, `--max_batch_seconds`) or fewer processes, what "
+    "was finished is kept."
+)
 AGAIN = (
     "Make it a place to write to and run the same command again, what was "
     "finished is kept."
 )
-PATIENCE = 1.0  # seconds in which a child may end by itself
 
 
 @contextmanager
@@ -63,9 +75,9 @@ def one_sentence_errors():
 
     Exit codes: 2 for :class:`UserError`, 130 for an interrupt, the system's
     error number for a file that cannot be read or written (28, ``ENOSPC``, for
-    a full disk), 1 for data-loader workers that died or hang and for another
-    process of the same training that did. Any other exception is a bug and
-    keeps its traceback.
+    a full disk) and for too little memory, 1 for processes of its own that
+    died, hang or were stopped and for another process of the same training
+    that did. Any other exception is a bug and keeps its traceback.
     SIGTERM, which schedulers send at the end of a job's time, counts as an
     interrupt, also where Ctrl-C is ignored (``nohup ... &`` in a script).
 
@@ -74,53 +86,84 @@ def one_sentence_errors():
     >>> with one_sentence_errors():
     ...     pass
     """
-    previous = None
+    previous, watch = None, Watch()
     if threading.current_thread() is threading.main_thread():
-        previous = signal.signal(signal.SIGTERM, _interrupt(os.getpid()))
+        previous = signal.signal(signal.SIGTERM, _interrupt(os.getpid(), watch))
+        watch.start()
     try:
-        yield
-    except UserError as error:
-        _exit(2, f"error: {_sentence(error)}")
-    except KeyboardInterrupt:
-        _exit(
-            130,
-            "interrupted: what was finished is kept; "
-            "run the same command again to go on.",
-        )
-    except OSError as error:
-        named = isinstance(error.filename, (str, bytes, os.PathLike))
-        if not error.errno or not (named or error.errno in DISK):
+        try:
+            yield
+        except BaseException as error:
+            _end(error)
             raise
-        _exit(error.errno, f"error: {_sentence_of_system(error)}")
     except RuntimeError as error:
-        said = str(error)
-        if any(part in said for part in TORCH_WORKERS):
-            _exit(1, f"error: {_sentence_of_workers(said)}")
-        if type(error).__name__ in PEERS or "gloo/transport" in said:
-            _exit(1, f"error: {PEER_GONE}")
-        # torch.save gives no errno; it fails to write for no other reason.
-        if "Reader" in said or not any(part in said for part in TORCH_WRITES):
-            raise
-        if "inline_container" in said:
-            full = OSError(errno.ENOSPC, "", "while writing a checkpoint")
-            _exit(errno.ENOSPC, f"error: {_sentence_of_system(full)}")
-        _exit(errno.EACCES, f"error: {said.splitlines()[0]} {AGAIN}")
+        # torch's own handler speaks of a worker that died, at any moment.
+        _end(error)
+        raise
     finally:
+        watch.end()
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
 
 
-def _interrupt(pid):
+def _interrupt(pid, watch):
     """Return a handler that interrupts one process and ends its forks."""
 
     def handler(number, frame):
         if os.getpid() == pid:
-            raise KeyboardInterrupt
+            raise watch.found or KeyboardInterrupt
         # A worker that its pool ends inherits this handler.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     return handler
+
+
+def _end(error):
+    """Exit with the sentence of an error, if there is one."""
+    code, message = _code_and_message(error)
+    if message:
+        end_children()
+        sys.stdout.flush()
+        print(f"\n{message}", file=sys.stderr, flush=True)
+        raise SystemExit(code) from None
+
+
+def _code_and_message(error):
+    """The exit code and last line of an error; of a bug no line."""
+    if isinstance(error, UserError):
+        return 2, f"error: {_sentence(error)}"
+    if isinstance(error, ChildStopped):
+        return 1, f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, (
+            "interrupted: what was finished is kept; "
+            "run the same command again to go on."
+        )
+    said = sentence_of_workers(error)
+    if said:
+        return 1, f"error: {said}"
+    said = str(error)
+    if isinstance(error, RuntimeError) and (
+        type(error).__name__ in PEERS or "gloo/transport" in said
+    ):
+        return 1, f"error: {PEER_GONE}"
+    if isinstance(error, MemoryError) or any(p in said for p in NO_MEMORY):
+        return errno.ENOMEM, f"error: {MEMORY}"
+    if isinstance(error, RuntimeError) and "Too many open files" in said:
+        error = OSError(errno.EMFILE, "", "while workers hand over batches")
+    if isinstance(error, OSError):
+        named = isinstance(error.filename, (str, bytes, os.PathLike))
+        if error.errno and (named or error.errno in SYSTEM):
+            return error.errno, f"error: {_sentence_of_system(error)}"
+    # torch.save gives no errno; it fails to write for no other reason.
+    if isinstance(error, RuntimeError) and "Reader" not in said:
+        if "inline_container" in said:
+            full = OSError(errno.ENOSPC, "", "while writing a checkpoint")
+            return errno.ENOSPC, f"error: {_sentence_of_system(full)}"
+        if any(part in said for part in TORCH_WRITES):
+            return errno.EACCES, f"error: {said.splitlines()[0]} {AGAIN}"
+    return None, ""
 
 
 def _sentence(error):
@@ -144,6 +187,12 @@ def _sentence_of_system(error):
             f"the disk is full ({name}); free some space and run the same "
             "command again, what was finished is kept."
         )
+    if error.errno in FILES:
+        return (
+            f"the system lets this process open no more files ({name}); allow "
+            "more (`ulimit -n 4096`) or give fewer `--num_workers`, and run "
+            "the same command again, what was finished is kept."
+        )
     if error.filename2 is not None:
         name = f"{name} -> {os.fsdecode(error.filename2)}"
     reason = (error.strerror or os.strerror(error.errno)).lower()
@@ -152,45 +201,3 @@ def _sentence_of_system(error):
         "be read and written, and run the same command again, what was "
         "finished is kept."
     )
-
-
-def _sentence_of_workers(said):
-    """Return what became of the processes that read a training's audio."""
-    if "timed out" in said:
-        what = "gave nothing for the seconds of its `timeout`"
-    elif "killed by signal" in said:
-        signal_name = said.partition("killed by signal: ")[2].partition(".")[0]
-        what = f"was killed ({signal_name}), for want of memory perhaps"
-    else:
-        what = "ended without a word"
-    return (
-        f"a process that reads audio (num_workers) {what}; run the same "
-        "command again, it goes on from the last checkpoint, with fewer "
-        "processes (`--num_workers 0`) if it comes again."
-    )
-
-
-def _leave_workers_alone():
-    """Let torch's handler not raise once more for a worker that died."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _end_children():
-    """End processes that multiprocessing would wait for, stopped ones too."""
-    children = multiprocessing.active_children()
-    for child in children:
-        child.terminate()
-    for child in children:
-        child.join(PATIENCE)
-        if child.is_alive():
-            # One that is stopped (SIGSTOP) takes no other signal.
-            child.kill()
-
-
-def _exit(code, message):
-    """Print ``message`` as the last line on stderr and exit with ``code``."""
-    _end_children()
-    sys.stdout.flush()
-    print(f"\n{message}", file=sys.stderr, flush=True)
-    raise SystemExit(code) from None

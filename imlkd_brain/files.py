@@ -13,6 +13,8 @@ import math
 import os
 import pickle
 import shutil
+import stat
+import sys
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ from pathlib import Path
 
 import torch
 
+from imlkd_brain.errors import UserError
+
+SUMS = "checksums.json"
 # What zipfile raises for a damaged archive: NotImplementedError for a method
 # of compression that it does not know, RuntimeError for an encrypted file.
 DAMAGED_ZIP = (
@@ -86,6 +91,157 @@ def free_bytes(folder):
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def check_regular(path):
+    """Refuse a pipe or a device, which somebody else may never fill.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        What is missing is left to whoever opens it.
+
+    Raises
+    ------
+    UserError
+        Naming the path.
+
+    Example
+    -------
+    >>> check_regular(os.devnull)
+    Traceback (most recent call last):
+    ...
+    imlkd_brain.errors.UserError: /dev/null: is a pipe or a device; give a file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path}: is a pipe or a device; give a file.")
+
+
+def walk(folder):
+    """Walk over a folder and the links in it, as ``os.walk``.
+
+    Arguments
+    ---------
+    folder : str
+        Where to begin.
+
+    Yields
+    ------
+    place, below, names
+        As ``os.walk`` does.
+
+    Raises
+    ------
+    UserError
+        If a link leads back to a folder that it is in: that has no end.
+
+    Example
+    -------
+    >>> list(walk(getfixture("tmp_path")))[0][1:]
+    ([], [])
+    """
+    start = os.path.abspath(folder)
+    for place, below, names in os.walk(folder, followlinks=True):
+        for name in below:
+            path = os.path.join(place, name)
+            if not os.path.islink(path):
+                continue
+            target, above = os.path.realpath(path), os.path.abspath(place)
+            while len(above) >= len(start):
+                real = os.path.realpath(above)
+                if real == target or real.startswith(target + os.sep):
+                    raise UserError(
+                        f"{path}: is a link to a folder that it is in; remove "
+                        "the link."
+                    )
+                above = os.path.dirname(above)
+                if above == os.path.dirname(above):
+                    break
+        yield place, below, names
+
+
+def sha256_of(path):
+    """Return the SHA-256 of a file, as hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sums(folder):
+    """Write the SHA-256 of a folder's files into it, ``checksums.json``.
+
+    Arguments
+    ---------
+    folder : str or Path
+        All of its files are there.
+    """
+    folder = Path(folder)
+    sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    text = json.dumps(sums, indent=1)
+    (folder / SUMS).write_text(text, encoding="utf-8")
+
+
+def differing_sum(folder):
+    """Say which file is not the one that :func:`write_sums` saw.
+
+    Arguments
+    ---------
+    folder : Path
+        It has ``checksums.json``.
+
+    Returns
+    -------
+    str
+        A few words; empty if all are there as they were.
+
+    Raises
+    ------
+    OSError, ValueError, AttributeError
+        If ``checksums.json`` is damaged.
+    """
+    sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+    for name, wanted in sorted(sums.items()):
+        if not os.path.isfile(folder / name):
+            return f"{name} is missing"
+        if sha256_of(folder / name) != wanted:
+            return f"{name} has another checksum"
+    return ""
+
+
+def read_json(path):
+    """Read a mapping that can be made again.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Empty if there is no such file, or a damaged one.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.json"
+    >>> write_json(path, {"a": 1})
+    >>> read_json(path), read_json(path / "none"), path.write_text("{")
+    ({'a': 1}, {}, 1)
+    >>> read_json(path)
+    {}
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager
@@ -239,6 +395,30 @@ def _signature(ingredients):
     ).hexdigest()
 
 
+@contextmanager
+def csv_problems(path):
+    """Turn what the csv module complains about into a sentence.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The CSV that is read inside.
+
+    Raises
+    ------
+    UserError
+        If it is no CSV, or a pipe.
+    """
+    check_regular(path)
+    try:
+        yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: is no readable CSV ({error}); restore it, or make it "
+            "again."
+        ) from error
+
+
 def write_csv(path, rows):
     """Write rows (dicts) as a CSV with the union of their columns."""
     if not rows:
@@ -271,7 +451,10 @@ def append_epoch(path, row):
     row : dict
         Values by column, with the number ``epoch``. Rows may have different
         columns; the file has all of them.
+
+    A damaged file is set aside: a training does not end for it.
     """
+    _set_damaged_aside(path)
     rows = []
     if os.path.isfile(path):
         with open(path, newline="", encoding="utf-8") as stream:
@@ -282,3 +465,27 @@ def append_epoch(path, row):
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _set_damaged_aside(path):
+    """Rename a CSV of epochs that is not whole, and say so."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            text = stream.read()
+        rows = list(csv.DictReader(text.splitlines(keepends=True)))
+        if not text.endswith("\n") or not rows:
+            raise ValueError("it ends within a line")
+        for row in rows:
+            if None in row or None in row.values():
+                raise ValueError("a line has too many or too few values")
+            if not row.get("epoch", "").isdigit():
+                raise ValueError("a line has no epoch")
+    except (OSError, ValueError, csv.Error) as error:
+        os.replace(path, f"{path}.damaged")
+        print(
+            f"{path}: is damaged ({error}); it is set aside as {path}.damaged, "
+            "and begins anew.",
+            file=sys.stderr,
+        )

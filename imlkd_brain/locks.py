@@ -20,50 +20,77 @@ from imlkd_brain.errors import UserError
 from imlkd_brain.files import write_json
 
 LOCK = ".lock"
-HOLDER = ".lock.json"
 _held = set()
 _until_the_end = ExitStack()
 atexit.register(_until_the_end.close)
 
 
+class Busy(UserError):
+    """Another process holds a lock."""
+
+
 @contextmanager
-def locked(path, busy, wait=False):
+def locked(path, busy, way_out=None):
     """Hold a lock file, which processes on this machine share.
 
-    The lock ends with the process, also if it is killed.
+    The lock ends with the process, also if it is killed. File systems without
+    locks, and other machines on a shared one that does not pass locks on, are
+    not held off.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The lock file, in a folder that exists. It is made if missing.
+        The lock file, in a folder that exists. It is made if missing. A file
+        beside it, with ``.json`` after its name, says who holds it.
     busy : str
-        What to say if another process holds the lock.
-    wait : bool
-        If True, print ``busy`` and wait; if False, stop with it.
+        What to say if another process holds the lock, without a full stop.
+        The process, and since when, is added.
+    way_out : str, optional
+        Stop with ``busy`` and this. Without, print ``busy`` and wait.
 
     Raises
     ------
-    UserError
-        If another process holds the lock and ``wait`` is False.
+    Busy
+        If another process holds the lock and there is a ``way_out``.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / ".lock"
-    >>> with locked(path, "another build is at work here"):
+    >>> with locked(path, "another build is at work here", "come again"):
     ...     pass
     """
-    lock = FileLock(path)
+    lock, about = FileLock(path), Path(f"{path}.json")
+    with ExitStack() as stack:
+        try:
+            _acquire(lock, about, busy, way_out)
+        except (NotImplementedError, OSError) as error:
+            # What filelock raises there; a lock is no reason not to work.
+            number = getattr(error, "errno", None)
+            if number not in (None, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            print(
+                f"{path}: its file system has no locks, so nothing keeps "
+                "another process out.",
+                file=sys.stderr,
+            )
+        else:
+            stack.callback(lock.release)
+            # Before the lock ends: the file is then the next one's.
+            stack.callback(_forget, about)
+            _tell(about)
+        yield
+
+
+def _acquire(lock, about, busy, way_out):
+    """Take a lock now, or wait for it and say so, or stop."""
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        if not wait:
-            raise UserError(busy) from None
-        print(busy, flush=True)
+        said = f"{busy}{_holder(about)}"
+        if way_out is not None:
+            raise Busy(f"{said}; {way_out}.") from None
+        print(f"{said}; waiting until it has ended.", flush=True)
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -84,11 +111,10 @@ def sole_use(folder, work, key="output_folder"):
 
     Raises
     ------
-    UserError
+    Busy
         If another process on this machine works there, with its number and
-        its command. A process that was killed holds nothing. File systems
-        without locks, and other machines on a shared one that does not pass
-        locks on, are not held off.
+        its command. A process that was killed holds nothing, see
+        :func:`locked`.
 
     Example
     -------
@@ -97,34 +123,9 @@ def sole_use(folder, work, key="output_folder"):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        busy = (
-            f"{folder}: another {work} is at work there"
-            f"{_holder(folder / HOLDER)}; wait until it has ended, or give "
-            f"another {key}."
-        )
-        try:
-            stack.enter_context(locked(folder / LOCK, busy))
-        except (NotImplementedError, OSError) as error:
-            # What filelock raises there; a lock is no reason not to work.
-            number = getattr(error, "errno", None)
-            if number not in (None, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-            print(
-                f"{folder}: its file system has no locks, so nothing keeps a "
-                f"second {work} out.",
-                file=sys.stderr,
-            )
-        else:
-            about = {
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-                "command": " ".join(sys.argv)[:300],
-            }
-            write_json(folder / HOLDER, about)
-            # Before the lock ends: the file is then the next one's.
-            stack.callback(_forget, folder / HOLDER)
+    busy = f"{folder}: another {work} is at work there"
+    way_out = f"wait until it has ended, or give another {key}"
+    with locked(folder / LOCK, busy, way_out):
         yield
 
 
@@ -138,7 +139,7 @@ def hold(folder, work, key="output_folder"):
 
     Raises
     ------
-    UserError
+    Busy
         As :func:`sole_use`.
     """
     place = Path(folder).resolve()
@@ -149,6 +150,18 @@ def hold(folder, work, key="output_folder"):
         except BaseException:
             _held.remove(place)
             raise
+
+
+def _tell(path):
+    """Write beside a lock who holds it; a full disk is the work's to report."""
+    about = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join(sys.argv)[:300],
+    }
+    with contextlib.suppress(OSError):
+        write_json(path, about)
 
 
 def _holder(path):

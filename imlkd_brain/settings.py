@@ -21,7 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
+from imlkd_brain.aliases import check_aliases
 from imlkd_brain.errors import UserError, nearest
+from imlkd_brain.files import check_regular
 from imlkd_brain.machine import RUN_OPTION_NAMES, check_run_options
 from imlkd_brain.schema import Made
 from imlkd_brain.values import short
@@ -248,6 +250,7 @@ def _load(text):
 def _read(path):
     """The text of a YAML; a sentence for what is no text file."""
     try:
+        check_regular(path)
         with open(path, encoding="utf-8") as stream:
             text = stream.read()
     except FileNotFoundError:
@@ -270,6 +273,7 @@ def _read(path):
         ) from None
     if "\0" in text:
         raise UserError(f"{path}: this is no text file; give a YAML.")
+    check_aliases(text, path)
     return text
 
 

@@ -20,7 +20,7 @@ from imlkd_brain.data.labels import FOLDER, NONE
 from imlkd_brain.data.unlabelled_folder import ANNOTATION
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_json
+from imlkd_brain.files import csv_problems, write_json
 from imlkd_brain.models.folder import (
     INFERENCE,
     find_inference_folder,
@@ -294,10 +294,12 @@ def read_record(folder):
         If the file cannot be read.
     """
     path = Path(folder, RECORD)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("a mapping is expected")
         # Earlier versions wrote null for the whole utterance.
         given = content.get("hyperparameters", {})
         if "valid_durations" in given:
@@ -306,7 +308,7 @@ def read_record(folder):
                 for duration in given["valid_durations"]
             ]
         return content
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); restore it, or give another "
             "output_folder."
@@ -328,7 +330,7 @@ def annotation_identity(path):
         SHA-256 in hex.
     """
     digest = hashlib.sha256()
-    with open(path, newline="", encoding="utf-8") as stream:
+    with csv_problems(path), open(path, newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream, skipinitialspace=True):
             row["wav"] = os.path.basename(row.get("wav") or "")
             digest.update(repr(sorted(row.items(), key=str)).encode())

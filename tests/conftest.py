@@ -45,7 +45,7 @@ def tiny_minivox():
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Of tests side by side, the first builds it and the others wait.
-    with locked(folder.with_suffix(".lock"), "waiting for it", wait=True):
+    with locked(folder.with_suffix(".lock"), f"{folder}: being built"):
         build = subprocess.run(
             [sys.executable, "-m", "imlkd_brain.corpora.minivox"]
             + ["--data_folder", str(folder), "--tiny"],

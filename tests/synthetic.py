@@ -14,6 +14,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 
+from imlkd_brain.files import SUMS
 from imlkd_brain.models.export import TrainedModel, export_inference_folder
 from imlkd_brain.settings import resolve_base
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -121,11 +122,14 @@ def write_model(folder, speakers=TRAIN_SPEAKERS, dim=8, seed=0, **overrides):
         model(torch.randn(4, 40, hparams["n_mels"]))
     model.eval()
     classifier = hparams["classifier"](out_neurons=len(speakers))
-    return export_inference_folder(
+    inference = export_inference_folder(
         folder / "inference",
         resolved,
         TrainedModel(model, classifier, encoder),
     )
+    # Tests change what is in it.
+    (inference / SUMS).unlink()
+    return inference
 
 
 def in_processes(n, folder, function):

@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 import os
+import sys
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -16,9 +17,15 @@ from imlkd_brain.models.decision import (
     read_decision,
 )
 from imlkd_brain.models.features import hop_samples
-from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
+from imlkd_brain.models.folder import (
+    EXECUTED,
+    find_inference_folder,
+    load_speaker_model,
+)
 from imlkd_brain.models.shipped import default_model
+from imlkd_brain.models.sources import only_keys, run_of
 from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.trust import code_of, trust
 from imlkd_brain.trained_with import read_record
 from imlkd_brain.verification.gallery import read_gallery
 
@@ -28,12 +35,29 @@ CARD = "README.md"
 OPTIONS = ("method", "seed", "number_of_epochs", "sentence_len", "teacher")
 
 
+def _trust(folder):
+    """Let a model's description run what it names."""
+    run = run_of(folder)
+    text = ((run or folder) / "hyperparams.yaml").read_text(encoding="utf-8")
+    if run is not None:
+        text = only_keys(text, EXECUTED)
+    code = code_of(text)
+    trust(text)
+    print(
+        f"{folder}: trusted from now on; loading it runs "
+        f"{', '.join(code) or 'nothing of its maker'}.",
+        file=sys.stderr,
+    )
+
+
 def info(arguments):
     """Describe a model or a gallery."""
     name = arguments.model
     if name and name.endswith(".npz"):
         return _describe_gallery(name, arguments.json)
     folder = find_inference_folder(name or default_model())
+    if arguments.trust:
+        _trust(folder)
     model = load_speaker_model(folder)
     decision = read_decision(folder, model)
     parameters, macs = model_size(model, MACS_SECONDS)

@@ -16,9 +16,10 @@ from imlkd_brain.commands.common import (
 )
 from imlkd_brain.commands.exit_codes import NO, YES
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import sha256_of
 from imlkd_brain.locks import locked
 from imlkd_brain.models.decision import fingerprint
-from imlkd_brain.verification.gallery import Gallery, file_hash, read_gallery
+from imlkd_brain.verification.gallery import Gallery, read_gallery
 from imlkd_brain.verification.recordings import (
     embed_recordings,
     find_recordings,
@@ -38,7 +39,7 @@ def enrol(arguments):
     lock = place.with_name(f".{place.name}.lock")
     # The gallery is read and written under the lock: two enrolments side by
     # side must not lose one another.
-    with locked(lock, f"{path}: another enrolment is at work", wait=True):
+    with locked(lock, f"{path}: another enrolment is at work"):
         gallery = Gallery(mark)
         if os.path.exists(path):
             gallery = read_gallery(path, mark)
@@ -47,7 +48,7 @@ def enrol(arguments):
         embedded, bad = embed_recordings(model, paths, "enrolling")
         added, known = [], []
         for one in embedded:
-            digest = file_hash(one.path)
+            digest = sha256_of(one.path)
             owner = gallery.owner(digest)
             if owner == name:
                 known.append(one.path)

@@ -269,6 +269,12 @@ disk, front end, training data and error rate. Of a gallery (.npz): its speakers
         metavar="MODEL",
         help="a folder or name, or a gallery; the shipped model if not given",
     )
+    verb.add_argument(
+        "--trust",
+        action="store_true",
+        help="let this model's hyperparams.yaml run the code that it names, "
+        "now and later; once for a folder, and only if you trust its maker",
+    )
 
 
 def _add_export(verbs):

@@ -3,10 +3,7 @@
 Authors: IML-KD contributors
 """
 
-import json
-
-import pandas as pd
-
+from imlkd_brain.comparison.tables import read_json_of_report, read_table
 from imlkd_brain.data.trial_audio import locate_known
 from imlkd_brain.errors import UserError
 from imlkd_brain.keys import SCHEMA
@@ -99,7 +96,7 @@ def _check_overrides(training):
     record = training.folder / OVERRIDES
     if not record.is_file():
         return
-    before, now = json.loads(record.read_text()), training.overrides
+    before, now = read_json_of_report(record), training.overrides
     different = [
         f"{key} {before.get(key, 'left out')} before, "
         f"{now.get(key, 'left out')} now"
@@ -149,7 +146,8 @@ def check_unseen(runs, data_folder):
         Naming the list and the speaker.
     """
     for run in runs:
-        trained = pd.read_csv(run.annotations / "train.csv")["spk_id"]
+        annotation = run.annotations / "train.csv"
+        trained = read_table(annotation, ["spk_id"])["spk_id"]
         located = locate_known(run.scored_trials, data_folder)
         known = set(trained) & set(located.speakers)
         if known:

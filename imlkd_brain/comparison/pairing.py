@@ -17,7 +17,6 @@ Authors: IML-KD contributors
 """
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +34,11 @@ from imlkd_brain.comparison.report import (
     read_covariances,
     what_is_compared,
 )
-from imlkd_brain.comparison.tables import as_text
+from imlkd_brain.comparison.tables import (
+    as_text,
+    read_json_of_report,
+    read_table,
+)
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -95,13 +98,7 @@ def read_reports(folders):
                 f"{path}: no such file; a report folder of compare.py is "
                 "expected."
             )
-        rows = pd.read_csv(path)
-        missing = [name for name in COLUMNS if name not in rows]
-        if missing:
-            raise UserError(
-                f"{path}: column {missing[0]!r} is missing; runs.csv as "
-                "compare.py writes it is expected."
-            )
+        rows = read_table(path, COLUMNS)
         chosen = (rows["duration"] == POOLED) & (rows["group"] == ALL)
         rows = rows.loc[chosen, COLUMNS]
         rows["method"] += suffix
@@ -117,7 +114,7 @@ def read_reports(folders):
         eers = rows.pivot(index=KEYS, columns="method", values="eer")
         eers = eers[list(dict.fromkeys(rows["method"]))]
         kept = Path(folder, RESULTS)
-        results = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+        results = read_json_of_report(kept) if kept.is_file() else {}
         covariances = {
             c.pair: c for c in read_covariances(results) if c.duration == POOLED
         }

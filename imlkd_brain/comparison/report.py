@@ -4,7 +4,6 @@ Authors: IML-KD contributors
 """
 
 import argparse
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from imlkd_brain.comparison.figures import (
 from imlkd_brain.comparison.tables import (
     difference_table,
     group_table,
+    read_json_of_report,
+    read_table,
     summary_table,
 )
 from imlkd_brain.comparison.trainings import TEACHER
@@ -103,7 +104,9 @@ def read_curves(runs, methods):
                 raise UserError(
                     f"{path}: missing; delete {folder} and run again."
                 )
-            stats = pd.read_csv(path)
+            stats = read_table(
+                path, ("epoch", "updates", "train seconds", "valid EER")
+            )
             tables.append(
                 pd.DataFrame(
                     {
@@ -230,7 +233,7 @@ def rewrite_report(folder, figures=None, corpus=None):
                 f"{folder / name}: no such file; a report folder of compare.py "
                 "is expected."
             )
-    results = json.loads((folder / RESULTS).read_text("utf-8"))
+    results = read_json_of_report(folder / RESULTS)
     if "baselines" not in results:
         # Older reports do not list them. The differences of a method name all
         # baselines but itself.
@@ -243,8 +246,8 @@ def rewrite_report(folder, figures=None, corpus=None):
         results["corpus"] = corpus
     return _write_differences(
         folder,
-        pd.read_csv(folder / RUNS),
-        pd.read_csv(folder / CURVES),
+        read_table(folder / RUNS, ("pair", "method", "duration", "eer")),
+        read_table(folder / CURVES, ("method", "epoch", "eer")),
         results,
         figures,
     )

@@ -309,8 +309,8 @@ def _kept_bootstrap(folder, trials, scoring):
     digest = hashlib.sha256(f"{samples} {seed} exact ties".encode())
     for part in trials:
         digest.update(part.numpy().tobytes())
-    kept = folder / "bootstrap" / f"{digest.hexdigest()[:24]}.npy"
-    eer = _kept_numbers(kept, samples)
+    kept = folder / "bootstrap" / f"{digest.hexdigest()[:24]}.npz"
+    eer = kept_numbers(kept, samples)
     if eer is None:
         speakers = 1 + max(int(side.max()) for side in trials[2:])
         counts = bootstrap_counts(
@@ -319,7 +319,7 @@ def _kept_bootstrap(folder, trials, scoring):
         eer = bootstrap_over_speakers(*trials, counts)[0].numpy()
         kept.parent.mkdir(exist_ok=True)
         with in_place_of(kept) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, eer)
+            np.savez(stream, eer=eer)
     return torch.from_numpy(eer)
 
 
@@ -342,12 +342,14 @@ def _kept_scores(path, n_trials):
     return found
 
 
-def _kept_numbers(path, n_samples):
+def kept_numbers(path, n_samples):
     """Read resampled error rates; None if there are none, or no good ones."""
     if not os.path.lexists(path):
         return None
     try:
-        found = np.load(path, allow_pickle=False)
+        # Members of an archive have checksums.
+        with np.load(path, allow_pickle=False) as arrays:
+            found = arrays["eer"]
         if found.shape[-1:] != (n_samples,):
             raise ValueError(f"{found.shape} numbers")
         if ((found < 0) | (found > 1)).any():

@@ -3,11 +3,91 @@
 Authors: IML-KD contributors
 """
 
+import io
+import json
 import math
+
+import pandas as pd
 
 from imlkd_brain.comparison.differences import MEAN
 from imlkd_brain.data.crops import POOLED
 from imlkd_brain.data.trials import ALL
+from imlkd_brain.errors import UserError
+
+
+def read_table(path, columns):
+    """Read a CSV of a run or of a report.
+
+    Arguments
+    ---------
+    path : str or Path
+        The CSV.
+    columns : sequence of str
+        What it must have.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged, or lacks a column.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+        if not text.endswith("\n"):
+            raise ValueError("it ends within a line")
+        table = pd.read_csv(io.StringIO(text))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; run the command that makes it again."
+        ) from None
+    except (OSError, ValueError) as error:
+        # pandas' own errors are ValueErrors.
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: cannot be read as a CSV ({reason}); restore it, or "
+            "remove it and run the command that makes it again."
+        ) from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise UserError(
+            f"{path}: column {missing[0]!r} is missing; a CSV as train_kd.py "
+            "or compare.py writes it is expected."
+        )
+    return table
+
+
+def read_json_of_report(path):
+    """Read the ``results.json`` of a report.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+        if not isinstance(content, dict):
+            raise ValueError("a mapping is expected")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); restore it, or run compare.py "
+            "again."
+        ) from error
+    return content
 
 
 def summary_table(summary, pair, durations, sizes):

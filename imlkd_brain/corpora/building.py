@@ -11,14 +11,17 @@ Authors
 """
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 from imlkd_brain import files
 from imlkd_brain.errors import UserError
-from imlkd_brain.locks import locked
+from imlkd_brain.locks import LOCK, sole_use
 
 MANIFEST = "manifest.json"
 WORK = ".building"
@@ -33,12 +36,13 @@ def sole_build(data_folder):
     Arguments
     ---------
     data_folder : pathlib.Path
-        A second build of this folder waits until the first one has ended.
+        Its folder, where no other build may be at work.
 
     Raises
     ------
     UserError
-        If the folder cannot be made or written to.
+        If the folder cannot be made or written to, or another build is at
+        work there.
 
     Example
     -------
@@ -47,14 +51,13 @@ def sole_build(data_folder):
     """
     try:
         data_folder.mkdir(parents=True, exist_ok=True)
-        (data_folder / ".lock").touch()
+        (data_folder / LOCK).touch()
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(
             f"--data_folder {data_folder}: no folder can be made or written "
             f"there ({error.strerror}); choose another."
         ) from None
-    busy = f"another build is at work in {data_folder}; waiting for it"
-    with locked(data_folder / ".lock", busy, wait=True):
+    with sole_use(data_folder, "build", "--data_folder"):
         yield
 
 
@@ -154,14 +157,16 @@ def keep_or_drop(data_folder, options, parts):
             "was left as it is."
         )
     path = work / "options.json"
-    if path.exists() and json.loads(path.read_text("utf-8")) == options:
+    if files.read_json(path) == options:
         print(f"going on with the unfinished build in {work}")
         # An interrupt among the last renames: take those back.
         for name in there:
             os.rename(data_folder / name, work / name)
         return work
     if work.exists():
-        print(f"{work} was begun with other options; starting anew")
+        print(
+            f"{work} was begun with other options, or is damaged; starting anew"
+        )
         shutil.rmtree(work)
     (work / "wav").mkdir(parents=True)
     (work / "rows").mkdir()
@@ -221,6 +226,36 @@ def write_json(path, content):
 
 
 @contextmanager
+def helpers():
+    """Give two processes that decode; one that dies ends the build.
+
+    Yields
+    ------
+    pool : concurrent.futures.ProcessPoolExecutor
+
+    Raises
+    ------
+    concurrent.futures.process.BrokenProcessPool
+        If a process was killed. ``multiprocessing.Pool`` would wait for what
+        it had begun for ever.
+    """
+    pool = ProcessPoolExecutor(
+        min(2, os.cpu_count() or 1),
+        multiprocessing.get_context("spawn"),
+        # Ctrl-C is the parent's to report; it ends its processes.
+        signal.signal,
+        (signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield pool
+    except BaseException:
+        # What is queued is not begun, and what is begun is not waited for.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
 def timed(seconds, name):
     """Add the seconds that a block takes to a dict.
 
@@ -253,7 +288,7 @@ def write_trial_list(path, trials):
         The numbers of target and nontarget trials.
     """
     text = "".join(" ".join(trial) + "\n" for trial in trials)
-    path.write_text(text, encoding="utf-8")
+    files.write_whole(path, text)
     target = sum(trial[0] == "1" for trial in trials)
     return [target, len(trials) - target]
 

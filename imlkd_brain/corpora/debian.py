@@ -3,7 +3,7 @@
 Authors: IML-KD contributors
 """
 
-import hashlib
+import errno
 import os
 import re
 import shutil
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from imlkd_brain.corpora.building import last_line, need_space
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import sha256_of
 
 
 def fetch_packages(packages, cache, deb_dir=None):
@@ -273,15 +274,6 @@ def _keep_whole(wanted, scratch, debs):
     return found
 
 
-def sha256_of(path):
-    """SHA-256 of a file, as hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def unpack(debs, folder):
     """Unpack packages side by side, each whole or not at all.
 
@@ -300,7 +292,10 @@ def unpack(debs, folder):
                 ["dpkg-deb", "-x", str(debs[name]), str(partial)],
                 capture_output=True,
                 text=True,
+                env={**os.environ, "LC_ALL": "C"},
             )
+            if "No space left" in answer.stderr:
+                raise OSError(errno.ENOSPC, "No space left", str(partial))
             if answer.returncode:
                 reason = last_line(answer.stderr) or "no reason given"
                 raise UserError(

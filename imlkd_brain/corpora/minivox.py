@@ -27,9 +27,8 @@ Authors
 import argparse
 import hashlib
 import json
-import multiprocessing
 import shutil
-import signal
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from tqdm import tqdm
@@ -37,7 +36,9 @@ from tqdm import tqdm
 from imlkd_brain.corpora.building import (
     finish,
     finished,
+    helpers,
     keep_or_drop,
+    need_space,
     sole_build,
     speaker_table,
     timed,
@@ -48,7 +49,6 @@ from imlkd_brain.corpora.clips import build_speaker
 from imlkd_brain.corpora.debian import (
     deb_field,
     fetch_packages,
-    sha256_of,
     unpack,
 )
 from imlkd_brain.corpora.packs import (
@@ -59,6 +59,7 @@ from imlkd_brain.corpora.packs import (
 )
 from imlkd_brain.corpora.splits import read_splits, roles, write_trials
 from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.files import read_json, sha256_of
 
 FORMAT = 1  # raised whenever the same packages would give other audio
 
@@ -142,6 +143,13 @@ def _build(data_folder, options, splits, parts, deb_dir):
             data_folder / "cache",
             Path(deb_dir) if deb_dir else None,
         )
+    to_unpack = sum(
+        path.stat().st_size
+        for name, path in debs.items()
+        if not (work / "unpacked" / name).exists()
+    )
+    # As much as the packages take when they are unpacked, and the wav files
+    need_space(work, 3 * to_unpack, "unpack and decode the packages")
     with timed(seconds, "unpack"):
         trees = unpack(debs, work / "unpacked")
     with timed(seconds, "decode"):
@@ -213,22 +221,18 @@ def _build_speakers(packs, trees, splits, tiny, work):
     left = [
         (speaker, clips, band, minutes, work)
         for speaker, clips, band in jobs
-        if not (work / "rows" / f"{speaker}.json").exists()
+        if not read_json(work / "rows" / f"{speaker}.json")
     ]
     # The large voices first, so that no process ends long after the other.
     left.sort(key=lambda job: -len(job[1]))
-    # Ctrl-C is the parent's to report; it ends its workers.
-    with multiprocessing.get_context("spawn").Pool(
-        2, signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
-        total = sum(len(job[1]) for job in left)
-        with tqdm(total=total, unit="clip", desc="decode") as bar:
-            for row in pool.imap_unordered(_build_one, left):
-                bar.update(row["clips"])
-    return [
-        json.loads((work / "rows" / f"{job[0]}.json").read_text("utf-8"))
-        for job in jobs
-    ]
+    total = sum(len(job[1]) for job in left)
+    with (
+        helpers() as pool,
+        tqdm(total=total, unit="clip", desc="decode") as bar,
+    ):
+        for done in as_completed([pool.submit(_build_one, j) for j in left]):
+            bar.update(done.result()["clips"])
+    return [read_json(work / "rows" / f"{job[0]}.json") for job in jobs]
 
 
 def _build_one(job):

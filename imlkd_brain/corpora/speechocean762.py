@@ -25,7 +25,6 @@ Authors
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -68,6 +67,7 @@ from imlkd_brain.corpora.speechocean762_source import (
 )
 from imlkd_brain.corpora.splits import FOLDS, roles
 from imlkd_brain.errors import one_sentence_errors
+from imlkd_brain.files import read_json
 
 # The words of the README at that commit; it names no other licence.
 LICENCE = (
@@ -179,7 +179,7 @@ def _build(data_folder, options, table, source, seconds):
 def _copy_speakers(source, table, splits, work):
     """Copy the speakers that are not there yet; return all rows."""
     rows = {name: work / "rows" / f"{name}.json" for name in splits}
-    left = [name for name in splits if not rows[name].exists()]
+    left = [name for name in splits if not read_json(rows[name])]
     recordings = {
         name: table[splits[name]["speaker"]]["utterances"] for name in left
     }
@@ -208,9 +208,7 @@ def _copy_speakers(source, table, splits, work):
                 "minutes": round(frames / SAMPLE_RATE / 60, 2),
             }
             write_json(rows[name], row)
-    return {
-        name: json.loads(path.read_text("utf-8")) for name, path in rows.items()
-    }
+    return {name: read_json(path) for name, path in rows.items()}
 
 
 def summary(manifest):

@@ -21,11 +21,8 @@ Authors
 """
 
 import argparse
-import json
-import multiprocessing
-import os
-import signal
 from collections import defaultdict
+from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +32,9 @@ from tqdm import tqdm
 from imlkd_brain.corpora.building import (
     finish,
     finished,
+    helpers,
     keep_or_drop,
+    need_space,
     sole_build,
     speaker_table,
     timed,
@@ -45,6 +44,7 @@ from imlkd_brain.corpora.building import (
 from imlkd_brain.corpora.clips import build_speaker
 from imlkd_brain.corpora.git_source import GitSource, clone, open_git
 from imlkd_brain.errors import UserError, one_sentence_errors
+from imlkd_brain.files import read_json
 
 NAME = "voice_clips"
 FORMAT = 1  # raised whenever the same repositories would give other audio
@@ -206,7 +206,10 @@ def _build_pack(repository, source, work):
             f"{repository.commit}; clone {repository.address} anew."
         )
     places = {name: work / "rows" / f"{name}.json" for name in speakers}
-    left = [name for name in speakers if not places[name].exists()]
+    left = [name for name in speakers if not read_json(places[name])]
+    # A clone and what is made of it take about the same.
+    share = len(left) / len(speakers)
+    need_space(work, share * repository.size / 2, "decode the clips")
     jobs = []
     for name in left:
         # Files, because other processes decode them.
@@ -218,18 +221,15 @@ def _build_pack(repository, source, work):
             path.write_bytes(source.read(clip))
             clips.append((str(path), None))
         jobs.append((name, clips, work))
-    # Ctrl-C is the parent's to report; it ends its workers.
-    with multiprocessing.get_context("spawn").Pool(
-        min(2, os.cpu_count() or 1),
-        signal.signal,
-        (signal.SIGINT, signal.SIG_IGN),
-    ) as pool:
-        with tqdm(
-            total=len(jobs), unit="voice", desc=f"decode {repository.pack}"
-        ) as bar:
-            for _ in pool.imap_unordered(_build_one, jobs):
-                bar.update()
-    rows = [json.loads(path.read_text("utf-8")) for path in places.values()]
+    title = f"decode {repository.pack}"
+    with (
+        helpers() as pool,
+        tqdm(total=len(jobs), unit="voice", desc=title) as bar,
+    ):
+        for done in as_completed([pool.submit(_build_one, j) for j in jobs]):
+            done.result()
+            bar.update()
+    rows = [read_json(path) for path in places.values()]
     # A voice of which too little speech is left is none.
     return [row for row in rows if row["utterances"]]
 

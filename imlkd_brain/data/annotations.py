@@ -7,6 +7,7 @@ import csv
 import os
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import csv_problems
 
 UNLABELLED = "unlabelled--"  # begins the IDs of files that are of no corpus
 CSV_COLUMNS = ("duration", "wav", "start", "stop", "spk_id")
@@ -39,31 +40,42 @@ def read_annotation(path, data_folder):
             "False`), or give the annotation's path."
         )
     rows = {}
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, skipinitialspace=True)
-        columns = ("ID", *CSV_COLUMNS)
-        missing = [c for c in columns if c not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"{path}: the column(s) {', '.join(missing)} are missing; "
-                f"expected {','.join(columns)} as prepare_voxceleb writes "
-                "them."
-            )
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            key = row.pop("ID")
-            if key in rows:
+    with csv_problems(path):
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            columns = ("ID", *CSV_COLUMNS)
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            if missing:
                 raise UserError(
-                    f"{where}: the ID `{key}` is there more than once; give "
-                    "each row its own."
+                    f"{path}: the column(s) {', '.join(missing)} are missing; "
+                    f"expected {','.join(columns)} as prepare_voxceleb writes "
+                    "them."
                 )
-            rows[key] = _numbers(row, where)
-            row["wav"] = row["wav"].replace("$data_root", data_folder)
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                _check_whole(row, where)
+                key = row.pop("ID")
+                if key in rows:
+                    raise UserError(
+                        f"{where}: the ID `{key}` is there more than once; give "
+                        "each row its own."
+                    )
+                rows[key] = _numbers(row, where)
+                row["wav"] = row["wav"].replace("$data_root", data_folder)
     if not rows:
         raise UserError(
             f"{path}: holds no utterances; check data_folder ({data_folder})."
         )
     return rows
+
+
+def _check_whole(row, where):
+    """Refuse a row that is cut, or has more values than there are columns."""
+    if None in row or None in row.values():
+        raise UserError(
+            f"{where}: has too few or too many values; expected "
+            f"ID,{','.join(CSV_COLUMNS)}."
+        )
 
 
 def _numbers(row, where):

@@ -17,6 +17,7 @@ from imlkd_brain.errors import UserError
 
 FULL_SCALE = 0.9999  # 32764 of 16 bits
 CLIPPED_SHARE = 0.01
+LONGEST_SECONDS = 600  # of audio that goes through a network at once
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def seconds_of(path):
         return file.frames / file.samplerate
 
 
-def read_waveform(path, sample_rate):
+def read_waveform(path, sample_rate, longest=math.inf):
     """Read a file of any rate and number of channels.
 
     Arguments
@@ -70,6 +71,8 @@ def read_waveform(path, sample_rate):
         The file.
     sample_rate : int
         The rate to resample to, in Hz.
+    longest : float, optional
+        Seconds that memory is there for.
 
     Returns
     -------
@@ -79,9 +82,15 @@ def read_waveform(path, sample_rate):
     Raises
     ------
     UserError
-        If the file is missing or broken, or holds NaN or infinity.
+        If the file is missing, broken or too long, or holds NaN or infinity.
     """
     with opened(path) as file:
+        seconds = file.frames / file.samplerate
+        if seconds > longest:
+            raise UserError(
+                f"{path}: is {seconds:.0f} s long, and at most {longest:g} s "
+                "are read at once here; cut it, or take it out of the list."
+            )
         samples = file.read(dtype="float32", always_2d=True)
         rate = file.samplerate
     check_samples(samples, path)

@@ -22,7 +22,7 @@ from imlkd_brain.data.archives import complete_folder
 from imlkd_brain.data.audio import opened
 from imlkd_brain.data.sources import file_states, fingerprint
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import in_place_of, write_whole
+from imlkd_brain.files import in_place_of, read_json, walk, write_whole
 from imlkd_brain.locks import locked
 from speechbrain.utils.logger import get_logger
 
@@ -79,9 +79,9 @@ def prepare_augmentation_data(
         return
     key = f"data_folder_{name}"
     folder = dest_folder or _choose_folder(data_folder, name, ext)
-    busy = f"{folder}: another process completes it; waiting for it."
+    busy = f"{folder}: another process completes it"
     with _writing_problems(folder, key):
-        with locked(_lock_of(folder), busy, wait=True):
+        with locked(_lock_of(folder), busy):
             own = _list_files(folder, ext)
             downloaded = complete_folder(URL, folder, own, key)
     files = _list_files(folder, ext)
@@ -95,7 +95,7 @@ def prepare_augmentation_data(
         "files": fingerprint(files, file_states(files, 1)),
     }
     record = f"{csv_file}.json"
-    if os.path.isfile(csv_file) and _read_record(record) == made:
+    if os.path.isfile(csv_file) and read_json(record) == made:
         return
     rows = _rows(files, ext, downloaded, sample_rate)
     os.makedirs(os.path.dirname(os.path.abspath(csv_file)), exist_ok=True)
@@ -163,7 +163,7 @@ def _choose_folder(data_folder, name, ext):
 def _list_files(folder, ext):
     """The files of an extension below a folder, sorted; no hidden ones."""
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found.extend(
             os.path.join(place, name)
@@ -171,15 +171,6 @@ def _list_files(folder, ext):
             if name.endswith(f".{ext}") and not name.startswith(".")
         )
     return sorted(found)
-
-
-def _read_record(path):
-    """What a CSV was made from, None if that is not known."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 @contextmanager

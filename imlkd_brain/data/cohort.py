@@ -7,6 +7,7 @@ import csv
 import random
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import csv_problems
 
 
 def read_cohort(path, data_folder, size, seed):
@@ -37,8 +38,16 @@ def read_cohort(path, data_folder, size, seed):
     """
     speaker_of = {}
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
+        with (
+            csv_problems(path),
+            open(path, newline="", encoding="utf-8-sig") as stream,
+        ):
             for row in csv.DictReader(stream):
+                if not row["wav"] or not row["spk_id"]:
+                    raise UserError(
+                        f"{path}: a line has no wav or no spk_id; expected a "
+                        "CSV as prepare_voxceleb writes it."
+                    )
                 wav = row["wav"].replace("$data_root", str(data_folder))
                 speaker_of[wav] = row["spk_id"]
     except FileNotFoundError:
@@ -51,6 +60,11 @@ def read_cohort(path, data_folder, size, seed):
             f"{path}: the column {error.args[0]} is missing; expected a CSV "
             "as prepare_voxceleb writes it."
         ) from None
+    if not speaker_of:
+        raise UserError(
+            f"{path}: holds no utterances; expected a CSV as prepare_voxceleb "
+            "writes it."
+        )
     if len(speaker_of) > size:
         drawn = random.Random(seed).sample(sorted(speaker_of), size)
         speaker_of = {wav: speaker_of[wav] for wav in drawn}

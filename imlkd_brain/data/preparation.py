@@ -7,7 +7,6 @@ Authors: IML-KD contributors
 """
 
 import csv
-import json
 import os
 from dataclasses import dataclass
 
@@ -23,7 +22,13 @@ from imlkd_brain.data.sources import (
 )
 from imlkd_brain.data.speakers import separated, speaker_of
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import replacing, write_json
+from imlkd_brain.files import (
+    csv_problems,
+    read_json,
+    replacing,
+    sha256_of,
+    write_json,
+)
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -172,7 +177,7 @@ class Preparation:
             for split, files in self.files.items()
         }
         _make_folder(save_folder)
-        self.done = _read_done(save_folder)
+        self.done = read_json(self._path(OPT_FILE))
         self.splits = [s for s in options.splits if self._to_do(s)]
         self.train, self.dev = {}, {}
         own_dev = "dev" in self.splits and not self.dev_trials
@@ -200,7 +205,10 @@ class Preparation:
     def __exit__(self, *error):
         self.measured.__exit__(*error)
         if error[0] is None:
-            self.done.update((s, self.wanted[s]) for s in self.splits)
+            self.done.update(
+                (split, {**self.wanted[split], "csvs": self._sums(split)})
+                for split in self.splits
+            )
             write_json(self._path(OPT_FILE), self.done, indent=1)
 
     def _path(self, name):
@@ -234,8 +242,28 @@ class Preparation:
                 f"have changed: {', '.join(changed)}."
             )
             return True
-        names = SPLIT_FILES[split]
-        return not all(os.path.isfile(self._path(name)) for name in names)
+        there = self._sums(split)
+        # Records of earlier versions have no checksums.
+        made = before.get("csvs", there)
+        for name in SPLIT_FILES[split]:
+            if name in there and there[name] != made.get(name):
+                path = self._path(name)
+                os.replace(path, f"{path}.damaged")
+                logger.warning(
+                    f"{path}: has changed since it was made; it is set aside "
+                    f"as {name}.damaged and made again. To train on a CSV of "
+                    "your own, give it as train_annotation or "
+                    "valid_annotation, with `--skip_prep True`."
+                )
+        return there.keys() != set(SPLIT_FILES[split]) or there != made
+
+    def _sums(self, split):
+        """SHA-256 of the CSVs of a split that are there, by name."""
+        return {
+            name: sha256_of(self._path(name))
+            for name in SPLIT_FILES[split]
+            if os.path.isfile(self._path(name))
+        }
 
     def write_train(self):
         """Write train.csv: chunks, or whole files with ``random_segment``."""
@@ -361,7 +389,10 @@ def _check_same(path, rows):
         """A row as text, without the path."""
         return tuple(str(v) for i, v in enumerate(row) if i != place)
 
-    with open(path, newline="", encoding="utf-8") as file:
+    with (
+        csv_problems(path),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
         before = {without_path(row) for row in list(csv.reader(file))[1:]}
     now = {without_path(row) for row in rows}
     if before != now:
@@ -373,17 +404,6 @@ def _check_same(path, rows):
             "lists and options, or go on with the CSVs as they are "
             "(`--skip_prep True` of train_kd.py)."
         )
-
-
-def _read_done(save_folder):
-    """The options of the splits that are whole, {} if there are none."""
-    path = os.path.join(save_folder, OPT_FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            done = json.load(file)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return done if isinstance(done, dict) else {}
 
 
 def write_rows(path, rows):

@@ -16,11 +16,13 @@ from imlkd_brain.data.speakers import (
 )
 from imlkd_brain.data.trials import parse_trials
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import walk
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 FIRST_OFFENDERS = 5  # how many bad files a message names
+MOST_UNKNOWN = 1000  # names that are looked for in vain
 # Formats without loss, of which any part is read quickly; the first is taken
 # where an utterance is there in both.
 TRAINED_SUFFIXES = (".wav", ".flac")
@@ -142,7 +144,7 @@ def list_files(folders, sample_rate):
     files, elsewhere = {}, []
     for folder in folders:
         root, found = _root(folder), False
-        for place, below, names in os.walk(root, followlinks=True):
+        for place, below, names in walk(root):
             if place == folder:
                 # Noise that a training downloads is no speaker's.
                 below[:] = [n for n in below if n not in NOISE_FOLDERS]
@@ -227,11 +229,20 @@ def find_listed(trials, folders):
     UserError
         If a list names missing files.
     """
-    files = {}
+    files, unknown = {}, 0
     for key in sorted({key for _, *pair in trials for key in pair}):
         path = _file_of(key, folders)
         if path:
             files[key] = path
+            continue
+        unknown += 1
+        if unknown == MOST_UNKNOWN:
+            # Looking for a million names that are nowhere takes hours.
+            raise UserError(
+                f"{MOST_UNKNOWN} utterances or more of the trial list are not "
+                f"in {', '.join(folders)} (such as {key}); check data_folder, "
+                "or give the list that belongs to it."
+            )
     missing = [
         (where, key)
         for where, *pair in trials

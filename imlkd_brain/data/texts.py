@@ -6,6 +6,7 @@ Authors: IML-KD contributors
 import codecs
 
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import check_regular
 
 # The marks that editors put before a text, and the encodings they announce.
 MARKS = (
@@ -48,6 +49,7 @@ def read_lines(path, kind, form):
     ['1 a b', '0 a c']
     """
     try:
+        check_regular(path)
         with open(path, "rb") as stream:
             content = stream.read()
         encoding = next(

@@ -3,7 +3,6 @@
 Authors: IML-KD contributors
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from imlkd_brain.data.preparation import write_rows
 from imlkd_brain.data.sources import file_states, fingerprint
 from imlkd_brain.data.speakers import speaker_of
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_json
+from imlkd_brain.files import read_json, walk, write_json
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -74,7 +73,7 @@ def prepare_unlabelled(folder, save_folder, sample_rate, shortest, held_out):
     os.makedirs(save_folder, exist_ok=True)
     record = os.path.join(save_folder, OPTIONS)
     path = os.path.join(save_folder, ANNOTATION)
-    if os.path.isfile(path) and _read(record) == wanted:
+    if os.path.isfile(path) and read_json(record) == wanted:
         return path
     with MeasuredFiles(save_folder, states, n_jobs, sample_rate) as measured:
         found = measured.measure(
@@ -147,7 +146,7 @@ def list_audio(root):
             "or `--unlabelled_folder null`."
         )
     found = []
-    for place, folders, names in os.walk(root, followlinks=True):
+    for place, folders, names in walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             os.path.join(place, name)
@@ -160,12 +159,3 @@ def list_audio(root):
             "ogg, mp3 or another format that soundfile reads."
         )
     return sorted(found)
-
-
-def _read(path):
-    """What a CSV was made with; None if that is not known."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (FileNotFoundError, ValueError):
-        return None

@@ -19,8 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import in_place_of, replacing, write_json
-from imlkd_brain.locks import locked
+from imlkd_brain.files import (
+    in_place_of,
+    replacing,
+    sha256_of,
+    write_json,
+    write_whole,
+)
+from imlkd_brain.locks import Busy, locked
 
 CONTENT = "answers.json"
 UTTERANCES = "utterances.csv"
@@ -205,13 +211,11 @@ class AnswerStore:
         block.path.parent.mkdir(parents=True, exist_ok=True)
         lock = block.path.with_suffix(".lock")
         try:
-            with locked(lock, "taken"):
+            with locked(lock, f"{block.path}: taken", "it is another's"):
                 yield not block.path.is_file()
                 # Of a block that is there, nobody asks for the lock.
                 lock.unlink(missing_ok=True)
-        except UserError as error:
-            if str(error) != "taken":
-                raise
+        except Busy:
             yield False
 
     def write(self, block, records):
@@ -230,6 +234,8 @@ class AnswerStore:
         with in_place_of(block.path) as temporary:
             with open(temporary, "wb") as stream:
                 np.save(stream, records, allow_pickle=False)
+            # Before the file itself: what is there has a checksum.
+            write_whole(_sum_of(block), sha256_of(temporary))
 
     def record(self, name, variant):
         """Return the record of an utterance's variant.
@@ -248,7 +254,10 @@ class AnswerStore:
         return self.mapped[variant, number][place]
 
     def check_files(self, n_variants):
-        """Stop where a file is missing or has another shape or type.
+        """Stop where a file is missing or is not what was written.
+
+        Files of an earlier version have no checksum; their shape and type are
+        checked.
 
         Raises
         ------
@@ -266,6 +275,12 @@ class AnswerStore:
             )
         for block in self.blocks(n_variants):
             self._map(block)
+            if _sum_of(block).is_file():
+                wanted = _sum_of(block).read_text(
+                    encoding="ascii", errors="replace"
+                )
+                if wanted != sha256_of(block.path):
+                    raise _damaged(block, "it has another checksum")
 
     def n_complete(self):
         """Return how many variants are complete."""
@@ -285,11 +300,21 @@ class AnswerStore:
                     f"{len(block)} of {wanted}"
                 )
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"{block.path}: this file of stored answers is damaged "
-                f"({error}); remove it and run teach.py again."
-            ) from error
+            raise _damaged(block, error) from error
         return records
+
+
+def _sum_of(block):
+    """Where the SHA-256 of a block's file is."""
+    return block.path.with_suffix(".sha256")
+
+
+def _damaged(block, reason):
+    """What to do about a damaged file."""
+    return UserError(
+        f"{block.path}: this file of stored answers is damaged ({reason}); "
+        "remove it and run teach.py again."
+    )
 
 
 def check_same(folder, theirs, ours):

@@ -16,7 +16,7 @@ from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.maps import saliency_map
 from imlkd_brain.explanation.scores import features_of
 from imlkd_brain.explanation.tasks import seeded
-from imlkd_brain.files import cached
+from imlkd_brain.files import cached, check_regular
 
 
 @dataclass
@@ -230,6 +230,7 @@ def content_of(path):
         If the file cannot be read.
     """
     try:
+        check_regular(path)
         state = os.stat(path)
         times = state.st_size, state.st_mtime_ns, state.st_ctime_ns
         return _content_of(str(path), times)

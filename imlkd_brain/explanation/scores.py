@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from imlkd_brain.data.audio import read_waveform
+from imlkd_brain.data.audio import LONGEST_SECONDS, read_waveform
 from imlkd_brain.data.crops import crop
 from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.errors import UserError
@@ -183,7 +183,9 @@ def features_of(subject, duration):
     features, places = [], []
     model = subject.model
     for utterance in subject.task.utterances:
-        signal = read_waveform(utterance.path, model.sample_rate)
+        signal = read_waveform(
+            utterance.path, model.sample_rate, LONGEST_SECONDS
+        )
         piece, start = crop(
             signal, duration, model.sample_rate, model.hop_samples
         )
@@ -204,7 +206,9 @@ def embed_enrolments(task, model):
     device = next(model.parameters()).device
     embeddings = []
     for utterance in task.enrolments:
-        signal = read_waveform(utterance.path, model.sample_rate).to(device)
+        signal = read_waveform(
+            utterance.path, model.sample_rate, LONGEST_SECONDS
+        ).to(device)
         parts = [signal]
         if utterance.key.endswith("#halves"):
             parts = signal.split(-(-len(signal) // 2))

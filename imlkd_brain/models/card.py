@@ -10,7 +10,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import write_whole
+from imlkd_brain.files import read_json, write_whole
 
 CARD = "README.md"
 DECISION = "decision.json"
@@ -231,7 +231,13 @@ def _threshold(folder):
     path = folder / DECISION
     if not path.is_file():
         return None
-    decision = json.loads(path.read_text(encoding="utf-8"))
+    decision = read_json(path)
+    needed = {"threshold", "eer", "trials", "list", "duration"}
+    if not needed <= decision.keys():
+        raise UserError(
+            f"{path}: not a readable decision; write it anew with verify.py's "
+            "`--decision_list` and `--store_decision True`, or delete it."
+        )
     return (
         f"Scores above {decision['threshold']:.3f} are of one speaker: the "
         f"threshold at the EER ({100 * decision['eer']:.1f} %) of "

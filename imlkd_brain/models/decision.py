@@ -10,6 +10,7 @@ Authors: IML-KD contributors
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, fields
 
 from imlkd_brain.errors import UserError
@@ -129,7 +130,8 @@ def write_decision(folder, decision):
         If the folder cannot be written.
     """
     try:
-        write_json(folder / DECISION_FILE, asdict(decision))
+        content = asdict(decision)
+        write_json(folder / DECISION_FILE, {**content, "seal": _seal(content)})
     except PermissionError as error:
         raise UserError(
             f"{folder / DECISION_FILE}: cannot be written ({error.strerror}); "
@@ -159,6 +161,8 @@ def read_decision(folder, model):
         If the file is broken or of another model.
     """
     path = folder / DECISION_FILE
+    if not os.path.lexists(path):
+        return None
     again = (
         "write it anew with verify.py's `--decision_list` and "
         "`--store_decision True`, or delete it"
@@ -169,10 +173,12 @@ def read_decision(folder, model):
             **{field.name: content[field.name] for field in fields(Decision)}
         )
         numbers = decision.threshold, decision.slope, decision.offset
+        # Those of earlier versions have no seal.
+        seal = _seal(asdict(decision))
+        if content.get("seal", seal) != seal:
+            raise ValueError("its content has changed since it was written")
         if not all(map(math.isfinite, numbers)) or decision.slope <= 0:
             raise ValueError("its numbers are not finite, or slope is not > 0")
-    except FileNotFoundError:
-        return None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable decision ({type(error).__name__}: "
@@ -184,3 +190,9 @@ def read_decision(folder, model):
             f"one beside it; {again}."
         )
     return decision
+
+
+def _seal(content):
+    """A hash of the content, by which damage shows."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

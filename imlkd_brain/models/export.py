@@ -20,7 +20,7 @@ from ruamel.yaml.tag import Tag
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import replace_folder, write_whole
+from imlkd_brain.files import replace_folder, write_sums, write_whole
 from imlkd_brain.models.features import has_statistics
 from imlkd_brain.models.folder import (
     INFERENCE,
@@ -29,6 +29,7 @@ from imlkd_brain.models.folder import (
     load_speaker_model,
     read_names,
 )
+from imlkd_brain.models.trust import trust
 
 NETWORKS = ("embedding_model", "classifier")
 FEATURE_KEYS = ("compute_features", "mean_var_norm")
@@ -130,9 +131,12 @@ def export_inference_folder(
     with open(building / "hyperparams.yaml", "w", encoding="utf-8") as stream:
         stream.write(HEADER)
         YAML().dump(description, stream)
+    # Whoever trains a network of their own trusts it.
+    trust((building / "hyperparams.yaml").read_text(encoding="utf-8"))
     _save_modules(building, model)
     if teacher_speakers:
         write_names(building / TEACHER_SPEAKERS, teacher_speakers)
+    write_sums(building)
     if trained_with is not None:
         trained_with.write(building)
     _check_export(building, model)

@@ -10,12 +10,16 @@ For public models and runs of SpeechBrain see
 Authors: IML-KD contributors
 """
 
+import os
+import zipfile
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from imlkd_brain.aliases import check_aliases
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import SUMS, differing_sum, zip_damage
 from imlkd_brain.models.features import check_features, has_statistics
 from imlkd_brain.models.plain import build_plain
 from imlkd_brain.models.sources import (
@@ -28,10 +32,12 @@ from imlkd_brain.models.sources import (
     run_of,
 )
 from imlkd_brain.models.speaker_model import SpeakerModel
+from imlkd_brain.models.trust import check_trusted
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 INFERENCE = "inference"
 MODEL_KEYS = ("compute_features", "mean_var_norm", "embedding_model")
+EXECUTED = (*MODEL_KEYS, "classifier", "sample_rate")  # of a run's YAML
 STATISTICS_FILE = "mean_var_norm.ckpt"  # of a global normalisation
 LABEL_FILES = ("label_encoder.ckpt", "label_encoder.txt")
 TEACHER_SPEAKERS = "teacher_speakers.txt"  # a name a line
@@ -83,9 +89,10 @@ def find_inference_folder(source):
 def load_speaker_model(source, device="cpu"):
     """Load a trained speaker model, strictly.
 
-    The folder's YAML is executed, as in SpeechBrain's ``from_hparams``: load
-    only folders you trust. One of known classes, as our exports are, is not
-    executed, see :func:`imlkd_brain.models.plain.build_plain`.
+    A YAML of known classes, as our exports are, is not executed, see
+    :func:`imlkd_brain.models.plain.build_plain`. Any other is executed, as in
+    SpeechBrain's ``from_hparams``, where a user has said that it is to be
+    trusted, see :mod:`imlkd_brain.models.trust`.
 
     Arguments
     ---------
@@ -101,7 +108,8 @@ def load_speaker_model(source, device="cpu"):
     Raises
     ------
     UserError
-        If files or keys are missing, or a checkpoint does not fit the model.
+        If files or keys are missing, a checkpoint does not fit the model, or
+        the YAML is not trusted.
     """
     folder = find_inference_folder(source)
     run = run_of(folder)
@@ -114,6 +122,7 @@ def load_speaker_model(source, device="cpu"):
             f"{description}: missing; an inference folder needs it beside "
             "the checkpoints, export the model again."
         )
+    _check_sums(folder)
     # Building modules draws random numbers: the caller's stream must not
     # depend on whether there is a teacher.
     with torch.random.fork_rng(devices=[]):
@@ -177,11 +186,14 @@ def _build(description, run=None):
             return plain
         with open(description, encoding="utf-8") as stream:
             text = stream.read()
+        check_aliases(text, description)
         if run is not None:
-            keys = (*MODEL_KEYS, "classifier", "sample_rate")
-            text = only_keys(text, keys)
+            text = only_keys(text, EXECUTED)
+        check_trusted(text, description)
         # A hub model's own paths are not needed: the files are here.
         return load_hyperpyyaml(text) or {}
+    except UserError:
+        raise
     except Exception as error:
         # YAML, imports and constructors raise many types.
         reason = " ".join(" ".join(map(str, error.args)).split())
@@ -189,6 +201,21 @@ def _build(description, run=None):
             f"{description}: cannot be read as a model's description "
             f"({type(error).__name__}: {reason}); export the model again."
         ) from error
+
+
+def _check_sums(folder):
+    """Refuse a folder with a file that is not the one that was exported."""
+    if not os.path.lexists(folder / SUMS):
+        return
+    try:
+        damage = differing_sum(folder)
+    except (OSError, ValueError, AttributeError) as error:
+        damage = f"{SUMS} cannot be read: {error}"
+    if damage:
+        raise UserError(
+            f"{folder}: this model is damaged ({damage}); restore it or export "
+            f"it again. If you changed it yourself, remove {SUMS}."
+        )
 
 
 def _check_modules(hparams, description):
@@ -226,6 +253,7 @@ def _load_statistics(mean_var_norm, path):
 def _load_dict(path):
     """Read a checkpoint that holds a dict."""
     try:
+        _check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; export the model again.") from None
@@ -241,6 +269,13 @@ def _load_dict(path):
             f"{type(state).__name__}); expected a module's state dict."
         )
     return state
+
+
+def _check_zip(path):
+    """Check the sums in a file of torch, which torch does not look at."""
+    damage = zip_damage(path) if zipfile.is_zipfile(path) else ""
+    if damage:
+        raise ValueError(damage)
 
 
 def _load_strictly(module, path):

@@ -69,7 +69,7 @@ def build_plain(path):
             for key in KEYS
             if key in nodes
         }
-    except (OSError, UnicodeDecodeError, YAMLError, _NotPlain):
+    except (OSError, UnicodeDecodeError, YAMLError, _NotPlain, RecursionError):
         return None
     except (TypeError, ValueError, AttributeError, RuntimeError):
         # Arguments that do not fit a class: HyperPyYAML's message names it.

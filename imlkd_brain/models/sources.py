@@ -129,8 +129,8 @@ def _hub_folder(name, folder):
             f"{folder}: no folder can be made there for {name} "
             f"({error.strerror}); set IMLKD_MODELS to another."
         ) from None
-    busy = f"{name}: another process is fetching this model; waiting for it."
-    with locked(folder / ".lock", busy, wait=True):
+    busy = f"{name}: another process is fetching this model"
+    with locked(folder / ".lock", busy):
         if not (folder / WEIGHTS).is_file():
             _fetch(name, folder)
     return folder

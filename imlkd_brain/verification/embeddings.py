@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from imlkd_brain.data.audio import (
+    LONGEST_SECONDS,
     converted_length,
     flaw_of,
     read_converted,
@@ -35,7 +36,6 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-LONGEST_SECONDS = 600  # that go through a network at once
 N_NAMED = 3
 
 

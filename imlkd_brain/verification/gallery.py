@@ -7,10 +7,8 @@ model that embedded them all.
 Authors: IML-KD contributors
 """
 
-import hashlib
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -156,6 +154,8 @@ def read_gallery(path, fingerprint=None):
         lengths = {len(getattr(gallery, column)) for column in COLUMNS}
         if len(lengths) != 1 or not lengths - {0}:
             raise ValueError("its columns differ in length or are empty")
+        if gallery.embeddings[0].ndim != 1:
+            raise ValueError("its embeddings are no vectors")
         if not torch.isfinite(torch.stack(gallery.embeddings)).all():
             raise ValueError("an embedding is not finite")
     except Exception as error:
@@ -171,12 +171,3 @@ def read_gallery(path, fingerprint=None):
             "with --model, or enrol its speakers again in another gallery."
         )
     return gallery
-
-
-def file_hash(path):
-    """SHA-256 (hex) of a file."""
-    with open(Path(path), "rb") as stream:
-        digest = hashlib.sha256()
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

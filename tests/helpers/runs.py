@@ -6,6 +6,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
+from imlkd_brain.files import SUMS
 from imlkd_brain.trained_with import TrainingRecord
 
 
@@ -17,6 +18,8 @@ def change(folder, seed):
     weight = state["fc.conv.weight"]
     weight += 0.3 * torch.randn(weight.shape, generator=generator)
     torch.save(state, path)
+    # A user who changes a model does the same.
+    (path.parent / SUMS).unlink(missing_ok=True)
 
 
 def finish(training):

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import train_kd
+
+from imlkd_brain import values
+from imlkd_brain.errors import UserError
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/VoxCeleb/IMLKD"
 
@@ -33,3 +37,19 @@ def test_a_wrong_option_is_one_sentence(command, words, tmp_path):
         done.stderr
     )
     assert "Traceback" not in done.stderr and not output.exists()
+
+
+def test_a_package_that_is_not_there_is_named_before_anything(monkeypatch):
+    """TensorBoard is asked for after the data are prepared, in SpeechBrain."""
+    there = values.find_spec
+    monkeypatch.setattr(
+        values,
+        "find_spec",
+        lambda name: None if name == "tensorboard" else there(name),
+    )
+    monkeypatch.chdir(RECIPE)
+    argv = ["hparams/iml_kd.yaml", "--data_folder", "none"]
+    with pytest.raises(
+        UserError, match=r"use_tensorboard.*tensorboard.*pip install"
+    ):
+        train_kd.main([*argv, "--use_tensorboard", "True"])

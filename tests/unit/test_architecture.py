@@ -14,11 +14,20 @@ SCRIPTS = sorted(path for path in RECIPE.glob("*.py"))
 # From left to right along the way of the data. A room imports from the left.
 # Modules of one level that are no packages may import each other.
 LEVELS = (
+    ("workers",),
     ("errors",),
     ("schema",),
     ("values",),
     ("machine",),
-    ("files", "locks", "settings", "figures", "precision", "distributed"),
+    (
+        "aliases",
+        "files",
+        "locks",
+        "settings",
+        "figures",
+        "precision",
+        "distributed",
+    ),
     ("metrics",),
     ("data",),
     ("models",),

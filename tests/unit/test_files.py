@@ -11,6 +11,7 @@ from imlkd_brain.files import (
     cached,
     load_whole,
     replace_folder,
+    sha256_of,
     write_json,
     zip_damage,
 )
@@ -106,3 +107,10 @@ def test_a_folder_takes_the_place_of_an_older_one(tmp_path):
         replace_folder(building, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert [path.name for path in folder.iterdir()] == ["2"]
+
+
+def test_the_hash_of_a_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    # The example of FIPS 180-4.
+    assert sha256_of(path).startswith("ba7816bf8f01cfea414140de5dae2223")

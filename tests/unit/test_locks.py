@@ -1,12 +1,17 @@
 """Unit tests of ``imlkd_brain.locks``."""
 
+import errno
+import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.locks import HOLDER, locked, sole_use
+from imlkd_brain.locks import locked, sole_use
+
+HOLDER = ".lock.json"
 
 HOLD = """
 import sys
@@ -17,21 +22,38 @@ with locked(sys.argv[1], "busy"):
 """
 
 
-def test_a_second_process_stops_or_waits(tmp_path, capsys):
+def test_a_second_process_stops_or_waits_and_says_for_whom(tmp_path, capsys):
     path = tmp_path / ".lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipe) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="^busy$"):
-            with locked(path, "busy"):
+        whose = rf"busy \(process {holder.pid} on .* since .*\); "
+        with pytest.raises(UserError, match=f"^{whose}come again.$"):
+            with locked(path, "busy", "come again"):
                 pass
         # It ends while the next one waits for it.
-        holder.stdin.write("\n")
-        holder.stdin.flush()
-        with locked(path, "waiting", wait=True):
+        end = threading.Timer(0.3, holder.stdin.close)
+        end.start()
+        with locked(path, "busy"):
             pass
-    assert capsys.readouterr().out in ("", "waiting\n")
+        end.join()
+    said = capsys.readouterr().out
+    assert re.fullmatch(f"{whose}waiting until it has ended.\n", said)
+    assert [file.name for file in tmp_path.iterdir()] in ([], [".lock"])
+
+
+def test_a_full_disk_keeps_nobody_from_a_lock(tmp_path, monkeypatch):
+    """The work itself says it, at its first write."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("imlkd_brain.locks.write_json", full)
+    with locked(tmp_path / ".lock", "busy"):
+        with pytest.raises(UserError, match="^busy; come again.$"):
+            with locked(tmp_path / ".lock", "busy", "come again"):
+                pass
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
@@ -42,7 +64,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
         assert holder.stdout.readline() == "held\n"
         holder.kill()
         holder.wait()
-        with locked(path, "busy"):
+        with locked(path, "busy", "come again"):
             pass
 
 

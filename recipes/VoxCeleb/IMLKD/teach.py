@@ -166,7 +166,7 @@ def teach(argv, first=True):
     check_before_teaching(hparams)
     os.makedirs(hparams["teacher_answers"], exist_ok=True)
     place = os.path.join(hparams["teacher_answers"], ".lock")
-    with locked(place, "another process prepares the data", wait=True):
+    with locked(place, f"{place}: another process prepares the data"):
         if first:
             sb.core.create_experiment_directory(
                 experiment_directory=hparams["teacher_answers"],
@@ -200,6 +200,12 @@ def teach(argv, first=True):
     )
     for helper in helpers:
         helper.join()
+        if helper.exitcode:
+            raise UserError(
+                f"{store.folder}: a process that helped ended early (exit "
+                f"code {helper.exitcode}); run the same command again, what "
+                "was finished is kept."
+            )
     return store, hparams
 
 

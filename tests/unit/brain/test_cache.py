@@ -1,6 +1,9 @@
 """The Brain: the teacher's answers, kept for the next student."""
 
+import multiprocessing
+
 import pytest
+import torch
 from helpers.brains import N_UPDATES, fit, spy
 from helpers.states import copy_of, same
 from synthetic import (
@@ -41,6 +44,31 @@ def test_a_cache_changes_no_result_and_spares_the_teacher(
     assert train(teacher_cache=cache, **other)[1] > 0
     # And another seed is other chunks.
     assert train(teacher_cache=cache, seed=7)[1] == asked
+
+
+def test_two_trainings_at_once_share_a_cache(make, tmp_path):
+    """Neither reads half an entry of the other's."""
+    plain = copy_of(fit(make("iml_kd")).modules.embedding_model)
+    context = multiprocessing.get_context("fork")
+    brains = [make("iml_kd", teacher_cache=str(tmp_path / "c")) for _ in "ab"]
+    meeting = context.Barrier(2)
+
+    def train(number):
+        # A forked process cannot use the threads of its parent.
+        torch.set_num_threads(1)
+        meeting.wait(60)
+        fit(brains[number])
+        state = brains[number].modules.embedding_model.state_dict()
+        torch.save(state, tmp_path / f"{number}.pt")
+
+    processes = [context.Process(target=train, args=(n,)) for n in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    for number in (0, 1):
+        assert same(plain, torch.load(tmp_path / f"{number}.pt"))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from helpers.clips import write_clips
 
+from imlkd_brain.corpora import building
 from imlkd_brain.corpora.building import write_json
 from imlkd_brain.corpora.minivox import _build_speakers, build, summary
 from imlkd_brain.corpora.splits import read_splits, roles
@@ -107,6 +109,16 @@ def test_interrupted_build_goes_on(debs, tmp_path, monkeypatch, moment):
     manifest = build(tmp_path, tiny=True, deb_dir=debs)
     assert built == ["klettres-ar"]
     assert set(manifest["speakers"]) == speakers
+
+
+@needs_dpkg
+def test_too_small_a_disk_is_said_before_unpacking(debs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        building.shutil, "disk_usage", lambda _: SimpleNamespace(free=100)
+    )
+    with pytest.raises(UserError, match="are needed to unpack and decode"):
+        build(tmp_path, tiny=True, deb_dir=debs)
+    assert not (tmp_path / ".building" / "unpacked").exists()
 
 
 @needs_dpkg

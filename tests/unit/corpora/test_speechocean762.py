@@ -10,7 +10,6 @@ import itertools
 import json
 import shutil
 import subprocess
-import threading
 import zlib
 from collections import Counter, defaultdict
 
@@ -328,17 +327,14 @@ def test_interrupted_build_goes_on(corpus, tmp_path, monkeypatch, moment):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def test_a_second_build_waits_for_the_first(corpus, tmp_path, capsys):
+def test_a_second_build_is_told_who_holds_the_folder(corpus, tmp_path):
     source, table = corpus
-    second = threading.Thread(
-        target=speechocean762_build, args=(tmp_path, source, table)
-    )
     with sole_build(tmp_path):
-        second.start()
-        second.join(0.3)
-        assert second.is_alive() and not (tmp_path / "wav").exists()
-        assert "waiting for it" in capsys.readouterr().out
-    second.join(30)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError, match="another build.*process [0-9]+ on"):
+            speechocean762_build(tmp_path, source, table)
+        assert sorted(tmp_path.rglob("*")) == before
+    speechocean762_build(tmp_path, source, table)
     assert (tmp_path / "manifest.json").exists()
 
 

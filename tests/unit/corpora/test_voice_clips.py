@@ -3,12 +3,13 @@
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
-from imlkd_brain.corpora import voice_clips
+from imlkd_brain.corpora import building, voice_clips
 from imlkd_brain.corpora.voice_clips import build, speakers_of
 from imlkd_brain.errors import UserError
 
@@ -102,3 +103,14 @@ def test_a_folder_that_is_no_clone_is_refused(repositories, tmp_path):
         UserError, match="--librispeech .*empty: is no clone of"
     ):
         build(tmp_path / "corpus", {**repositories, "librispeech": other})
+
+
+def test_too_small_a_disk_is_said_before_decoding(
+    repositories, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        building.shutil, "disk_usage", lambda _: SimpleNamespace(free=100)
+    )
+    with pytest.raises(UserError, match="are needed to decode the clips"):
+        build(tmp_path / "corpus", repositories)
+    assert not list((tmp_path / "corpus").rglob("*.wav"))

@@ -90,3 +90,11 @@ def test_a_part_of_a_converted_file_is_that_of_the_whole(tmp_path, rate):
             part, whole[start : start + length], rtol=0, atol=1e-6
         )
     assert len(read_converted(path, n_samples - 10, 50, 16000)) == 10
+
+
+def test_what_is_too_long_for_the_memory_is_refused(tmp_path):
+    """Two hours take no longer to refuse than a second: the header says it."""
+    path = write_wav(tmp_path / "a.wav", 2.0, 200, 0)
+    assert len(read_waveform(path, RATE, 2)) == 2 * RATE
+    with pytest.raises(UserError, match="is 2 s long, and at most 1.5 s"):
+        read_waveform(path, RATE, 1.5)

@@ -7,9 +7,12 @@ import soundfile
 from helpers.prepared import rows_of, speakers_of, write_wav
 from voxceleb_prepare import prepare_voxceleb
 
+from imlkd_brain.data import sources
+from imlkd_brain.data.augmentation_data import _list_files
 from imlkd_brain.data.sources import list_files, read_pairs
 from imlkd_brain.data.trial_audio import locate_trials
 from imlkd_brain.data.trials import read_trials
+from imlkd_brain.data.unlabelled_folder import list_audio
 from imlkd_brain.errors import UserError
 from imlkd_brain.verification.dev_trials import valid_trials
 
@@ -154,3 +157,42 @@ def test_other_formats_are_refused_with_the_way_out(tmp_path, suffix):
     path.touch()
     with pytest.raises(UserError, match=f"1{suffix}: .*ffmpeg -i IN{suffix}"):
         list_files([str(tmp_path)], 16000)
+
+
+@pytest.mark.parametrize("layout", ["itself", "above", "each other"])
+def test_links_without_an_end_are_refused(tmp_path, layout):
+    """os.walk would list them forty levels deep, or for ever."""
+    write_wav(tmp_path / "wav" / "a" / "x" / "1.wav", 0.5)
+    here = tmp_path / "wav" / "a"
+    if layout == "itself":
+        (here / "loop").symlink_to(here)
+    elif layout == "above":
+        (here / "x" / "loop").symlink_to(tmp_path)
+    else:
+        for name, other in (("b", "c"), ("c", "b")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "loop").symlink_to(tmp_path / other)
+        (here / "other").symlink_to(tmp_path / "b")
+    with pytest.raises(UserError, match="is a link to a folder that it is in"):
+        list_files([str(tmp_path)], 16000)
+    for listing in (list_audio, lambda root: _list_files(root, "wav")):
+        with pytest.raises(UserError, match="link to a folder that it is in"):
+            listing(str(tmp_path / "wav"))
+
+
+def test_a_link_beside_is_followed(tmp_path):
+    write_wav(tmp_path / "store" / "a" / "x" / "1.wav", 0.5)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "wav").symlink_to(tmp_path / "store")
+    assert list(list_files([str(tmp_path / "corpus")], 16000)) == ["a/x/1"]
+
+
+def test_names_that_are_nowhere_are_not_all_looked_for(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(
+        sources, "_file_of", lambda *arguments: looked.append(arguments)
+    )
+    trials = [("line", f"a/s/{n}", f"b/s/{n}") for n in range(100_000)]
+    with pytest.raises(UserError, match="1000 utterances or more"):
+        sources.find_listed(trials, [str(tmp_path)])
+    assert len(looked) == sources.MOST_UNKNOWN

@@ -1,9 +1,23 @@
 """Unit tests of ``imlkd_brain.data.texts``."""
 
+import os
+
 import pytest
 
 from imlkd_brain.data.texts import read_lines
 from imlkd_brain.errors import UserError
+from imlkd_brain.files import csv_problems
+from imlkd_brain.settings import describe
+
+
+def a_list(path):
+    return read_lines(path, "list", "lines")
+
+
+def a_csv(path):
+    with csv_problems(path), open(path) as stream:
+        return list(stream)
+
 
 LINES = ["1 ä/s/1 ä/s/2", "", "0 ä/s/1 b/s/1"]
 
@@ -32,3 +46,12 @@ def test_what_is_no_text_is_refused(tmp_path, content):
         read_lines(tmp_path / "none", "list", "lines")
     with pytest.raises(UserError, match="cannot be read"):
         read_lines(tmp_path, "list", "lines")
+
+
+@pytest.mark.parametrize("reader", [a_list, describe, a_csv])
+def test_a_pipe_is_not_waited_for(tmp_path, reader):
+    """Whoever should write to it may never come."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="pipe: is a pipe or a device"):
+        reader(str(path))

@@ -99,6 +99,7 @@ def test_an_export_replaces_an_older_one_whole(trained, tmp_path):
         "embedding_model.ckpt",
         "classifier.ckpt",
         "label_encoder.ckpt",
+        "checksums.json",
     }
     assert load_speaker_model(target).key == model.key
 
@@ -129,6 +130,9 @@ def test_the_teachers_speakers_travel_with_its_students(trained, tmp_path):
         [*TRAIN_SPEAKERS, "yan", "zoë"]
     )
     names.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="teacher_speakers.txt has another ch"):
+        load_speaker_model(tmp_path / "third")
+    (tmp_path / "third" / "checksums.json").unlink()
     with pytest.raises(UserError, match="teacher_speakers.txt: not a readable"):
         load_speaker_model(tmp_path / "third")
 

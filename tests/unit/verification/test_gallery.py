@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.verification.gallery import Gallery, file_hash, read_gallery
+from imlkd_brain.verification.gallery import Gallery, read_gallery
 
 
 @pytest.fixture
@@ -67,10 +67,3 @@ def test_a_damaged_gallery_is_refused(gallery, tmp_path, damage):
         read_gallery(path)
     with pytest.raises(UserError, match="there is no such gallery"):
         read_gallery(tmp_path / "none.npz")
-
-
-def test_the_hash_of_a_file(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"abc")
-    # The example of FIPS 180-4.
-    assert file_hash(path).startswith("ba7816bf8f01cfea414140de5dae2223")

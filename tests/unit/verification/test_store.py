@@ -1,7 +1,8 @@
 """Unit tests of ``imlkd_brain.verification.store``."""
 
+import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 
 import pytest
 import soundfile
@@ -60,12 +61,24 @@ def test_a_damaged_part_is_set_aside(corpus, caplog, corruption):
 def test_two_verifications_share_a_store(corpus):
     """Each finds what the other has written by then, and neither a half."""
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
-    first = Embedder(corpus / "store")
-    second = Embedder(corpus / "store")
     wanted = Embedder(corpus / "other")(Model(), paths)[0]
-    with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(first, Model(), paths)
-        other = pool.submit(second, Model(), paths)
-        assert torch.equal(one.result()[0], wanted)
-        assert torch.equal(other.result()[0], wanted)
+    context = multiprocessing.get_context("fork")
+    meeting, right = context.Barrier(2), context.Value("i", 0)
+
+    def verify():
+        torch.set_num_threads(1)
+        meeting.wait(60)
+        for turn in range(9):
+            # Each turn one of them embeds, and the other reads or does too.
+            found = Embedder(corpus / f"store{turn}")(Model(), paths)[0]
+            with right:
+                right.value += torch.equal(found, wanted)
+
+    both = [context.Process(target=verify) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert right.value == 2 * 9
+    shutil.copytree(corpus / "store0", corpus / "store")
     assert torch.equal(Embedder(corpus / "store")(Model(), paths)[0], wanted)
