@@ -10,23 +10,18 @@ import io
 import os
 import re
 import sys
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import replace
 
-import ruamel.yaml
-import yaml as pyyaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
-from imlkd_brain.aliases import check_aliases
 from imlkd_brain.errors import UserError, nearest
-from imlkd_brain.files import check_regular
 from imlkd_brain.machine import RUN_OPTION_NAMES, check_run_options
-from imlkd_brain.schema import Made
 from imlkd_brain.values import short
+from imlkd_brain.yaml_files import explained, load_values, read_text
 
 
 def load_hyperparameters(argv, schema=None, check=None):
@@ -62,7 +57,7 @@ def load_hyperparameters(argv, schema=None, check=None):
         schema says, or an object cannot be built.
     """
     hparams_file, run_opts, overrides = read_command(argv, schema, check)
-    with _explained(hparams_file, overrides):
+    with explained(hparams_file, overrides):
         with open(hparams_file, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream, overrides)
     return hparams_file, hparams, run_opts, overrides
@@ -118,8 +113,8 @@ def read_command(argv, schema=None, check=None):
     hparams_file, run_opts, overrides = _parse(argv)
     if schema is not None:
         check_run_options(run_opts)
-    with _explained(hparams_file, overrides):
-        given = _load(overrides) if overrides else {}
+    with explained(hparams_file, overrides):
+        given = load_values(overrides) if overrides else {}
         if not isinstance(given, dict):
             raise UserError(
                 f"{short(given)} on the command line belongs to no option; "
@@ -131,7 +126,7 @@ def read_command(argv, schema=None, check=None):
         whole, overrides = resolve_base(
             hparams_file, overrides, _replaced(schema, given)
         )
-    with _explained(whole, overrides):
+    with explained(whole, overrides):
         if schema is not None:
             values, named = describe(whole, overrides)
             check_run_options(values)
@@ -147,7 +142,7 @@ def read_command(argv, schema=None, check=None):
 
 def _origin(message, hparams_file, overrides):
     """Which key to give instead, where the one complained of only repeats it."""
-    text = f"{_read(hparams_file)}\n{overrides}"
+    text = f"{read_text(hparams_file)}\n{overrides}"
     repeats = dict(re.findall(r"^(\w+): !ref <(\w+)>", text, re.MULTILINE))
     other = repeats.get(message.partition(" ")[0])
     return f" It repeats {other}: give `--{other}`." if other else ""
@@ -202,79 +197,13 @@ def describe(hparams_file, overrides=""):
     named : set of str
         Keys that others refer to, and SpeechBrain's run options.
     """
-    text = _read(hparams_file)
+    text = read_text(hparams_file)
     with open(hparams_file, encoding="utf-8") as stream:
         resolved = resolve_references(stream, overrides, True)
-    values = _load(resolved.getvalue())
+    values = load_values(resolved.getvalue())
     values = {k: v for k, v in values.items() if not str(k).startswith("__")}
     named = set(re.findall(r"<([^<>\[\].]+)", f"{text}{overrides}"))
     return values, named | RUN_OPTION_NAMES
-
-
-class _Describing(ruamel.yaml.Loader):
-    """Reads a YAML as HyperPyYAML does, but describes objects."""
-
-
-def _describe_node(loader, name, node):
-    """An object with its arguments."""
-    args, kwargs = [], {}
-    if isinstance(node, ruamel.yaml.MappingNode):
-        kwargs = loader.construct_mapping(node, deep=True)
-    elif isinstance(node, ruamel.yaml.SequenceNode):
-        args = loader.construct_sequence(node, deep=True)
-    return Made(name, args, kwargs)
-
-
-def _unknown_node(loader, name, node):
-    """What is known when it is built or resolved alone."""
-    return Made(name, [], {}, unknown=True)
-
-
-def _tuple_node(loader, node):
-    """HyperPyYAML's (1, 2)."""
-    return tuple(_load(f"[{loader.construct_scalar(node)[1:-1]}]"))
-
-
-for _tag in ("!new:", "!name:", "!module:"):
-    _Describing.add_multi_constructor(_tag, _describe_node)
-_Describing.add_multi_constructor("!", _unknown_node)
-_Describing.add_constructor("!tuple", _tuple_node)
-_Describing.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), first="(")
-
-
-def _load(text):
-    """The values of a YAML text, objects described."""
-    return pyyaml.load(text, Loader=_Describing)
-
-
-def _read(path):
-    """The text of a YAML; a sentence for what is no text file."""
-    try:
-        check_regular(path)
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such hyperparameter file; run in the recipe's folder "
-            "(recipes/VoxCeleb/IMLKD), whose hparams/ holds them."
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"{path}: this is a folder; give one of its YAML files."
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}: this is no text in UTF-8; save the YAML in UTF-8."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); correct the path or "
-            "its permissions."
-        ) from None
-    if "\0" in text:
-        raise UserError(f"{path}: this is no text file; give a YAML.")
-    check_aliases(text, path)
-    return text
 
 
 def resolve_base(hparams_file, overrides="", replaced=()):
@@ -311,7 +240,7 @@ def resolve_base(hparams_file, overrides="", replaced=()):
     command = yaml.load(overrides) if overrides else {}
     chain, contents = [hparams_file], []
     while True:
-        stream = io.StringIO(_read(chain[-1]))
+        stream = io.StringIO(read_text(chain[-1]))
         stream.name = chain[-1]  # for the message, if it cannot be read
         content = yaml.load(stream)
         if not isinstance(content, dict):
@@ -371,120 +300,6 @@ def _check_keys_of_base(hparams_file, content, base, whole):
                 f"{base}{nearest(key, whole)}; check its spelling against "
                 "that file."
             )
-
-
-@contextmanager
-def _explained(hparams_file, overrides):
-    """Turn what YAML and HyperPyYAML complain about into sentences."""
-    try:
-        yield
-    except UserError:
-        raise
-    except YAMLError as error:
-        raise UserError(_unreadable(hparams_file, overrides, error)) from error
-    except RecursionError as error:
-        raise UserError(
-            f"{hparams_file}: it is nested too deeply; correct the YAML or "
-            "the option."
-        ) from error
-    except Exception as error:  # what a class of the YAML raises is unknown
-        message = _yaml_mistake(hparams_file, error) or _not_built(
-            hparams_file, error
-        )
-        if message is None:
-            raise
-        raise UserError(message) from error
-
-
-def _not_built(hparams_file, error):
-    """The sentence for an object that cannot be built; None for a bug."""
-    name, frame = None, error.__traceback__
-    while frame:
-        # HyperPyYAML's own functions know what they build.
-        name = frame.tb_frame.f_locals.get("callable_string", name)
-        frame = frame.tb_next
-    if not isinstance(name, str):
-        return None
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (
-        f"{hparams_file}: {name} cannot be built ({text}); correct its "
-        "arguments."
-    )
-
-
-def _unreadable(hparams_file, overrides, error):
-    """Say whether the file or an option is no YAML, and where."""
-    mark = getattr(error, "problem_mark", None)
-    problem = " ".join(str(getattr(error, "problem", error)).split())
-    # The command line's overrides are parsed as a string, files by name.
-    if mark is None or not mark.name.startswith("<"):
-        line = "" if mark is None else f", line {mark.line + 1}"
-        file = hparams_file if mark is None else mark.name
-        return f"{file}{line}: cannot be read as YAML ({problem})."
-    lines = overrides.splitlines() or [""]
-    option = lines[min(mark.line, len(lines) - 1)]
-    return (
-        f"the option `--{option.replace(':', '', 1)}` cannot be read as YAML "
-        f"({problem}); quote it for the shell, as in `--durations '[1.0, "
-        "2.0]'`."
-    )
-
-
-def _yaml_mistake(hparams_file, error):
-    """The sentence for what HyperPyYAML complains about; None for a bug."""
-    text = " ".join(" ".join(map(str, error.args)).split())
-    if "PLACEHOLDER" in text:
-        return _placeholder_message(hparams_file, error)
-    if isinstance(error, KeyError) and text.startswith("Override"):
-        key = text.split("'")[1]
-        known = re.findall(r"'([^']+)'", text.partition("found in")[2])
-        return (
-            f"{hparams_file}: the option `--{key}` names no key of this YAML"
-            f"{nearest(key, known)}; check its spelling against the file."
-        )
-    if text.startswith("The structure of the overrides"):
-        key = _no_mapping(_load(_read(hparams_file)), error.args[1])
-        return (
-            f"{hparams_file}: {key} is no mapping there, and the option or the "
-            "YAML with this base gives it one; correct the key, or give a "
-            "value that is no mapping."
-        )
-    if text.startswith(
-        ("There is no such", "The reference", "Invalid argument to")
-    ):
-        return f"{hparams_file}: {text}; correct the YAML or the option."
-    return None
-
-
-def _no_mapping(values, overrides, place=""):
-    """The first key that only the overrides have a mapping for."""
-    for key, value in overrides.items():
-        there = values.get(key, {}) if isinstance(values, dict) else None
-        if isinstance(value, dict) and isinstance(there, dict):
-            found = _no_mapping(there, value, f"{place}{key}.")
-            if found:
-                return found
-        elif isinstance(value, dict):
-            return f"{place}{key}"
-    return None
-
-
-def _placeholder_message(hparams_file, error):
-    """Say which option is missing and what can be run without VoxCeleb."""
-    name = os.path.basename(hparams_file)
-    key = str(error).split("'")[1] if "'" in str(error) else "data_folder"
-    message = f"{hparams_file}: give `--{key} "
-    if key != "data_folder":
-        return message + "...`, it has no default."
-    message += "/path/to/VoxCeleb1` (a folder with wav/<speaker>/<session>/)"
-    trial = os.path.join(os.path.dirname(hparams_file), "minivox", name)
-    if os.path.isfile(trial):
-        message += (
-            "; without VoxCeleb, `python -m imlkd_brain.corpora.minivox "
-            "--data_folder DIR` installs a small real corpus for "
-            f"`{trial} --data_folder DIR`, and `make demo` does both"
-        )
-    return message + "."
 
 
 def as_list(value):

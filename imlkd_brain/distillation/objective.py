@@ -217,17 +217,7 @@ class DistillationObjective:
         return (self.integrates and mode != "identity") or self.needs_attention
 
     def asks_classes(self, integrated):
-        """Whether anything depends on the teacher's classes.
-
-        Arguments
-        ---------
-        integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
-            How ``I(x_d)`` is made.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether anything depends on the teacher's classes, I(x) included."""
         of_speaker = integrated.target != "own_embedding"
         attributed = of_speaker and self.attributes(integrated.mode)
         return bool(self.of_classes) or attributed
@@ -247,17 +237,7 @@ class DistillationObjective:
         return self.needs("integrated") or self.needs("cross")
 
     def needs_projection(self, student_dim, teacher_dim):
-        """Whether embeddings of these dimensions are to be projected.
-
-        Arguments
-        ---------
-        student_dim, teacher_dim : int
-            Dimensions of the embeddings.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether embeddings of these dimensions are to be projected."""
         wanted = self.embedding_projection == "always"
         wanted = wanted or student_dim != teacher_dim
         return wanted and self.reads("projection")

@@ -23,6 +23,7 @@ LEVELS = (
         "aliases",
         "files",
         "locks",
+        "yaml_files",
         "settings",
         "figures",
         "precision",
