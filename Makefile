@@ -5,7 +5,7 @@ RECIPE := recipes/VoxCeleb/IMLKD
 # A branch, tag or commit of the checkout SPEECHBRAIN.
 REVISION ?= HEAD
 
-.PHONY: demo explain compare test test-all lint bench upstream-patch upstream-check clean
+.PHONY: demo explain compare test test-all lint bench bench-gpu upstream-patch upstream-check clean
 
 demo: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python demo.py
@@ -32,7 +32,10 @@ lint: .venv/dev
 	$(BIN)/codespell --skip='./.git,./.venv,./data,./upstream,./recipes/VoxCeleb/IMLKD/data,*/results,*.csv' --ignore-words-list=nd,noone,notin,trian,chanels,modles,verfiy .
 
 bench: .venv/dev
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/run.py
+
+bench-gpu: .venv/dev
+	$(BIN)/python benchmarks/run.py --gpu
 
 # The contribution to SpeechBrain: patches for `git am`, and a trial of them.
 upstream-patch: .venv/dev

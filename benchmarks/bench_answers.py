@@ -7,29 +7,22 @@ To run it, after `python -m imlkd_brain.models.public campplus`:
 DATA_FOLDER is MiniVox or laid out alike. Teachers are CAM++ and an ECAPA-TDNN of
 512 channels with random weights, which take the time that trained ones take. An
 update is that of the real train_kd.py with MiniVox's student, on one thread.
-Printed and written to bench_answers.md beside this file.
+Published on README.md beside this file.
 
 Authors: IML-KD contributors
 """
 
 import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
-
-# Beside this file
-from bench_training import RECIPE, train
-
-sys.path.insert(0, str(RECIPE))
-
-import teach
+from page import about, publish, sentence
+from updates import RECIPE, teach, train
 
 from imlkd_brain.distillation.answer_store import size
 from imlkd_brain.distillation.teaching import ask
@@ -153,9 +146,7 @@ def main():
             for way, spent in updates(options, answers, work).items():
                 trained.append(f"| {name} | {way} | {spent:.3f} |")
     lines += [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, one "
-        f"thread, torch {torch.__version__}, load of the machine at the end "
-        f"{os.getloadavg()[0]:.1f}; medians of {ROUNDS} rounds. Chunks of 2 s, "
+        f"{sentence(about())} One thread, medians of {ROUNDS} rounds. Chunks of 2 s, "
         "segments of 1.5 s, one node of Integrated Gradients, half "
         f"precision. An update: batch 32, MiniVox's student, {UPDATES} updates "
         "a round. `python benchmarks/bench_answers.py`",
@@ -168,9 +159,7 @@ def main():
         "|---|---|---|",
         *trained,
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+    publish("bench_answers", lines)
 
 
 if __name__ == "__main__":

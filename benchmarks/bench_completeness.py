@@ -1,6 +1,6 @@
 """How far each quadrature rule is from the integral, by a trained teacher.
 
-Two tables, printed and written to bench_completeness.md beside this file: the
+Two tables, published on README.md beside this file: the
 mean of |gap| / |f(x) - f(x')| for every rule and number of steps, and the rank
 correlation of the time profile (the map summed over frequency, which is what
 `time_gate` uses) with that of 64 Gauss-Legendre nodes.
@@ -11,10 +11,10 @@ Without arguments it takes those of `python demo.py --train_teacher`.
 """
 
 import sys
-from datetime import date
 from pathlib import Path
 
 import torch
+from page import about, publish, sentence
 from scipy.stats import spearmanr
 
 from imlkd_brain.data.audio import read_audio
@@ -86,10 +86,11 @@ def main():
     lines = [
         "## Completeness of the attribution by rule and steps",
         "",
-        f"{date.today()}, {len(feats)} utterances of training speakers, "
+        f"{sentence(about())} {len(feats)} utterances of training speakers, "
         f"{SECONDS} s, teacher of {len(model.speakers)} classes; "
         f"f(x) - f(x') is {float(rise.mean()):.2f} in the mean. A step is one "
-        "forward and one backward pass of the teacher.",
+        "forward and one backward pass of the teacher. `python "
+        "benchmarks/bench_completeness.py` (after `python demo.py --train_teacher`)",
     ]
     for title, values in (
         ("Mean of |gap| / |f(x) - f(x')|", gaps),
@@ -99,9 +100,7 @@ def main():
         for rule in RULES:
             cells = " | ".join(f"{values[rule, m]:.3f}" for m in STEPS)
             lines.append(f"| {rule} | {cells} |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+    publish("bench_completeness", lines)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ processor, features included. Memory is what the process has at its peak above
 what it had before it loaded the model: the libraries that a model needs beside
 torch and SpeechBrain count.
 
-Printed and written to bench_cost.md and bench_cost.json beside this file.
+Published on README.md beside this file.
 
 Authors: IML-KD contributors
 """
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -39,11 +38,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from bench_verification import peak_bytes, processor  # noqa: E402
+from bench_verification import peak_bytes  # noqa: E402
+from page import about, publish, sentence  # noqa: E402
 from rivals import PACKAGES, RIVALS, Rival  # noqa: E402
 
 from imlkd_brain.errors import UserError, one_sentence_errors  # noqa: E402
-from imlkd_brain.files import write_json, write_whole  # noqa: E402
 from imlkd_brain.models.deployment import write_deployment  # noqa: E402
 from imlkd_brain.models.folder import (  # noqa: E402
     find_inference_folder,
@@ -327,10 +326,8 @@ def main(argv):
     given = arguments(argv)
     with tempfile.TemporaryDirectory() as work:
         rows, left_out = measured(rows_of(given, Path(work)))
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{processor()}, one thread, torch {torch.__version__}",
-        "load": round(os.getloadavg()[0], 1),
+    facts = {
+        **about(),
         "student": given.student and Path(given.student).name,
         "student_note": given.note,
         "teacher": given.teacher and Path(given.teacher).name,
@@ -340,8 +337,7 @@ def main(argv):
     lines = [
         "## The cost card",
         "",
-        f"{about['date']}, {about['machine']}; load of the machine at the end "
-        f"{about['load']}. Processor seconds for {SECONDS:g} s of noise, "
+        f"{sentence(facts)} One thread. Processor seconds for {SECONDS:g} s of noise, "
         f"features included, medians of {ROUNDS} processes of the best of "
         f"{CALLS} calls. Parameters without classifiers. A file holds the "
         "weights as they are published, classifiers of others included. "
@@ -359,20 +355,15 @@ def main(argv):
         *published_table(),
         "",
     ]
-    text = "\n".join(lines)
-    print(text)
-    write_whole(Path(f"{given.results}.md"), text)
     published = ("model", "parameters_m", "macs_g", "eer", "data", "source")
-    write_json(
-        Path(f"{given.results}.json"),
-        {
-            **about,
-            "measured": rows,
-            "left_out": left_out,
-            "published": [
-                dict(zip(published, row, strict=True)) for row in PUBLISHED
-            ],
-        },
+    publish(
+        "bench_cost",
+        lines,
+        facts,
+        given.results,
+        measured=rows,
+        left_out=left_out,
+        published=[dict(zip(published, row, strict=True)) for row in PUBLISHED],
     )
 
 

@@ -6,7 +6,7 @@ To run it:
 > python benchmarks/bench_intervals.py system 1000
 
 The number is that of simulations for each row. The tables are written to
-bench_intervals.md and bench_intervals_system.md beside this file.
+README.md beside this file.
 
 *Comparison.* Two methods that do not differ are trained and tested in simulation, many
 times, and their relative difference is given its interval by
@@ -27,8 +27,6 @@ so the EER over all speakers and trials is known.
 Authors: IML-KD contributors
 """
 
-import datetime
-import os
 import sys
 import time
 from pathlib import Path
@@ -38,6 +36,8 @@ import torch
 from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from page import about, publish, sentence
 
 from imlkd_brain.metrics.bootstrap import (
     bootstrap_counts,
@@ -50,8 +50,6 @@ from imlkd_brain.metrics.intervals import (
     speaker_covariance,
 )
 
-RESULTS = Path(__file__).with_suffix(".md")
-SYSTEM_RESULTS = RESULTS.with_stem("bench_intervals_system")
 FOLDS = 5
 SAMPLES = 200  # draws of a bootstrap
 TARGETS = 16  # target trials of a speaker
@@ -260,12 +258,12 @@ def system(simulations=1000):
         )
         print(rows[-1], flush=True)
     error = 100 * (0.95 * 0.05 / simulations) ** 0.5
-    text = "\n".join(
+    publish(
+        "bench_intervals_system",
         [
             "## How often 95 % intervals of one system hold the truth",
             "",
-            f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores, one "
-            f"thread, torch {torch.__version__}; {simulations:,} simulations "
+            f"{sentence(about())} One thread, {simulations:,} simulations "
             f"of each row (standard error {error:.1f} points), {TARGETS} "
             f"target trials of a speaker, {2 * SAMPLES} draws, in "
             f"{(time.monotonic() - began) / 60:.0f} minutes. "
@@ -275,10 +273,8 @@ def system(simulations=1000):
             "hold the truth, % | mean width, % of the EER |",
             "|---|---|---|---|",
             *rows,
-            "",
-        ]
+        ],
     )
-    SYSTEM_RESULTS.write_text(text, encoding="utf-8")
 
 
 def comparison(simulations=2000):
@@ -293,12 +289,12 @@ def comparison(simulations=2000):
         )
         print(rows[-1], flush=True)
     error = 100 * (0.95 * 0.05 / simulations) ** 0.5
-    text = "\n".join(
+    publish(
+        "bench_intervals",
         [
             "## How often 95 % intervals hold the truth",
             "",
-            f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores, one "
-            f"thread, torch {torch.__version__}; {simulations:,} simulations "
+            f"{sentence(about())} One thread, {simulations:,} simulations "
             f"of each row (standard error {error:.1f} points), {FOLDS} folds, "
             f"in {(time.monotonic() - began) / 60:.0f} minutes. "
             f"`python benchmarks/bench_intervals.py comparison {simulations}`",
@@ -307,10 +303,8 @@ def comparison(simulations=2000):
             "intervals that hold the truth, % | mean width, % of the EER |",
             "|---|---|---|---|---|",
             *rows,
-            "",
-        ]
+        ],
     )
-    RESULTS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

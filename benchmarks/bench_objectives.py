@@ -1,15 +1,10 @@
 #!/usr/bin/env python3
-"""What the losses and the attribution cost, beside the other way to do it.
+"""What the class level costs, beside the other way to do it.
 
 To run it: python benchmarks/bench_objectives.py
 
-Two tables, printed and written to bench_objectives.json beside this file:
-
-- the class level as three B x B products against the C x C matrices it
-  stands for, in time, in peak memory and in accuracy near the teacher;
-- Integrated Gradients of an ECAPA-TDNN with all steps in one batch, against
-  Captum's and against the floor, which is one forward and one backward pass
-  of the network over the same rows and nothing else.
+The class level as three B x B products against the C x C matrices it stands for,
+in time, in peak memory and in accuracy near the teacher.
 
 Contenders take turns within each round, and what is reported is the median
 over rounds of the ratio within a round, which another load on the machine
@@ -18,9 +13,7 @@ disturbs least.
 Authors: IML-KD contributors
 """
 
-import datetime
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -28,18 +21,13 @@ import sys
 import time
 from pathlib import Path
 
-import captum.attr
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imlkd_brain.distillation.attribution import integrated_gradients
+from page import about, publish, sentence, table
+
 from imlkd_brain.distillation.losses import class_loss
-from imlkd_brain.files import write_json
-from speechbrain.lobes.models.ECAPA_TDNN import (  # noqa: E402
-    ECAPA_TDNN,
-    Classifier,
-)
 
 ROUNDS = 5
 BATCH_SIZE = 96
@@ -212,87 +200,42 @@ def bench_near_teacher():
     return rows
 
 
-def bench_attribution():
-    """Integrated Gradients of 2-s segments, beside Captum's and the floor."""
-    torch.manual_seed(0)
-    embedding_model = ECAPA_TDNN(
-        80, channels=[64, 64, 64, 64, 192], lin_neurons=96
-    ).eval()
-    classifier = Classifier(96, out_neurons=1211).eval()
-    for module in (embedding_model, classifier):
-        module.requires_grad_(False)
-
-    def cosines(feats):
-        return classifier(embedding_model(feats)).squeeze(1)
-
-    feats = torch.randn(8, 200, 80)
-    target = torch.arange(8)
-    captum_gradients = captum.attr.IntegratedGradients(cosines)
-
-    def floor(n_steps):
-        rows = feats.repeat(n_steps, 1, 1).requires_grad_()
-        scores = cosines(rows).gather(1, target.repeat(n_steps)[:, None])
-        torch.autograd.grad(scores.sum(), rows)
-
-    def ours(n_steps, **options):
-        integrated_gradients(cosines, feats, target, n_steps=n_steps, **options)
-
-    def captums(n_steps):
-        captum_gradients.attribute(
-            feats, target=target, n_steps=n_steps, method="riemann_middle"
-        )
-
-    rows = []
-    for n_steps in (1, 4):
-        contenders = {
-            "ours": lambda m=n_steps: ours(m, with_gap=False),
-            "ours, with gap": lambda m=n_steps: ours(m),
-            "ours, 8 rows at once": lambda m=n_steps: ours(
-                m, with_gap=False, internal_batch_size=8
-            ),
-            "floor": lambda m=n_steps: floor(m),
-        }
-        if n_steps > 1:  # Captum refuses a single step
-            contenders["Captum"] = lambda m=n_steps: captums(m)
-        for name, timing in take_turns(contenders).items():
-            rows.append({"steps": n_steps, "way": name, **timing})
-    return rows
-
-
-def print_table(title, rows):
-    """Rows of one dictionary each as an aligned table."""
-    print(f"\n{title}")
-    cells = [list(rows[0])] + [
-        [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
-        for row in rows
+def rows_of(results):
+    """Columns and rows of a table."""
+    columns = [name.replace("_", " ") for name in results[0]]
+    return columns, [
+        [f"{v:.3g}" if isinstance(v, float) else v for v in row.values()]
+        for row in results
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def main():
-    """Measure, print, and keep the results beside this file."""
+    """Measure and publish."""
     torch.set_num_threads(1)
-    tables = {
-        "class_level": bench_class_level(),
-        "near_the_teacher": bench_near_teacher(),
-        "attribution": bench_attribution(),
-    }
-    for title, rows in tables.items():
-        print_table(title.replace("_", " "), rows)
-    results = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        # Above one on a core that is shared: read the ratios then.
-        "load_average": round(os.getloadavg()[0], 1),
-        "batch_size": BATCH_SIZE,
-        "ratio": "time over ours in the same round, median of rounds",
-        **tables,
-    }
-    write_json(Path(__file__).with_suffix(".json"), results, indent=1)
+    level, near = bench_class_level(), bench_near_teacher()
+    facts = about()
+    lines = [
+        "## The class level of the losses",
+        "",
+        f"{sentence(facts)} One thread, batch of {BATCH_SIZE}; the ratio is time "
+        "over ours. `python benchmarks/bench_objectives.py`",
+        "",
+        "Loss and gradient, beside the C x C matrices that it stands for. The "
+        "floor is the posteriors alone.",
+        "",
+        *table(*rows_of(level)),
+        "",
+        "Error near the teacher, beside float64.",
+        "",
+        *table(*rows_of(near)),
+    ]
+    publish(
+        "bench_objectives",
+        lines,
+        facts,
+        class_level=level,
+        near_the_teacher=near,
+    )
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ beside them. To run it, after the packages are there (see rivals.py):
 > python benchmarks/bench_rivals.py --data_folder DIR \
     --trial_lists trials/fold0_test.txt --models student=results/iml_kd/1986
 
-Printed and written to bench_rivals.md and bench_rivals.json beside this file.
+Published on README.md beside this file.
 Embeddings are kept in .cache, so that a run that was stopped goes on.
 
 Authors: IML-KD contributors
 """
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 
@@ -22,12 +21,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from bench_verification import processor  # noqa: E402
+from page import about, publish, sentence  # noqa: E402
 from rivals import PACKAGES, RIVALS  # noqa: E402
 
 from imlkd_brain.data.crops import read_durations  # noqa: E402
 from imlkd_brain.errors import UserError, one_sentence_errors  # noqa: E402
-from imlkd_brain.files import write_json, write_whole  # noqa: E402
 from imlkd_brain.models.folder import load_speaker_model  # noqa: E402
 from imlkd_brain.verification.embeddings import Embedder  # noqa: E402
 from imlkd_brain.verification.inputs import (  # noqa: E402
@@ -148,9 +146,8 @@ def main(argv):
     for name, model in models.items():
         for scored in score_lists(name, Scorer(model, embed), lists, durations):
             rows += measure(scored, measures)
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{processor()}, torch {torch.__version__}",
+    facts = {
+        **about(),
         "seed": given.seed,
         "models": {name: model.source for name, model in models.items()},
         "lists": {
@@ -168,15 +165,11 @@ def main(argv):
         "## Small encoders that are published, on our trials",
         "",
         f"EER in %, with 95 % intervals over speakers; columns are seconds of "
-        f"test speech. {about['date']}, {about['machine']}, crops of seed "
-        f"{given.seed}. `python benchmarks/bench_rivals.py {command}`",
+        f"test speech. {sentence(facts)} Crops of seed {given.seed}. `python benchmarks/bench_rivals.py {command}`",
         "",
-        *tables(rows, about["lists"]),
+        *tables(rows, facts["lists"]),
     ]
-    text = "\n".join(lines)
-    print(text)
-    write_whole(Path(f"{given.results}.md"), text)
-    write_json(Path(f"{given.results}.json"), {**about, "results": rows})
+    publish("bench_rivals", lines, facts, given.results, results_of=rows)
 
 
 if __name__ == "__main__":

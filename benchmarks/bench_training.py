@@ -1,139 +1,171 @@
 #!/usr/bin/env python3
-"""What an update of each method costs, and what the teacher's cache saves.
+"""What an update of each method costs, and what saves some of it.
 
 To run it, after the corpus is there (`make demo`):
 > python benchmarks/bench_training.py [DATA_FOLDER]
 
-Every contender is the real train_kd.py on MiniVox for the same 20 updates, on
-one thread; they take turns, and what is reported is the median over rounds of
-the ratio to `scratch` within a round, which another load on the machine
-disturbs least. Printed and written to bench_training.md beside this file. The
-teacher has the YAML's size and two updates of training: neither matters for
-time.
+Every contender is the real train_kd.py on MiniVox in one process, on one thread.
+They take turns with one update each. The teacher has the YAML's size and two
+updates of training: neither matters for time. The peer is the student of
+SpeechBrain's recipe as it is, without a teacher.
 
 Authors: IML-KD contributors
 """
 
-import csv
 import os
-import platform
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-from datetime import date
+import time
 from pathlib import Path
 
 import torch
+from page import (
+    about,
+    measured_rates,
+    publish,
+    ratio,
+    sentence,
+    table,
+    take_turns,
+)
+from updates import (
+    RECIPE,
+    Operations,
+    brain_of,
+    short_teacher,
+    teach,
+    update,
+)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from speechbrain.nnet.CNN import Conv1d
 
-from imlkd_brain.comparison.run import child_environment
-from imlkd_brain.training import DEBUG
-
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "VoxCeleb" / "IMLKD"
-ROUNDS = 2
-UPDATES = 20
-METHODS = [
+ROUNDS = 9
+METHODS = (
     "scratch",
     "embedding_kd",
     "multi_level_kd",
     "iml_kd",
     "iml_kd_plus",
-]
-CACHED = ["iml_kd", "iml_kd_plus"]
+)
+PEER = "SpeechBrain's student alone"
+STORED = "{}, answers stored"
+BEFORE = "{}, the teacher as it was trained"
 
 
-def train(yaml, folder, batches, *options):
-    """Run train_kd.py for some updates; the seconds of one of them."""
-    subprocess.run(
-        [sys.executable, "train_kd.py", f"hparams/minivox/{yaml}.yaml"]
-        + ["--debug", "--debug_batches", str(batches), "--debug_epochs", "1"]
-        + ["--debug_persistently", "--noprogressbar"]
-        + ["--output_folder", str(folder), *map(str, options)],
-        cwd=RECIPE,
-        env=child_environment(1),
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def as_speechbrain(brain):
+    """The student as SpeechBrain has it, every convolution padded."""
+    for module in brain.modules.embedding_model.modules():
+        if isinstance(module, Conv1d):
+            module.padding = "same"
+    return brain
+
+
+def unfolded(brain):
+    """The teacher with its BatchNorm, as it was trained."""
+    teacher = brain.guidance.teacher
+    teacher.embedding_model = teacher.embedding_model.network
+    return brain
+
+
+def contenders_of(work, data, teacher, device):
+    """Brains by the names of the table."""
+    shared = [f"--data_folder={data}", f"--teacher_folder={teacher}"]
+    answers = work / "answers"
+    stored = [*shared, "--answers_variants=1"]
+    teach.main(
+        ["hparams/minivox/teach.yaml", *stored, "--noprogressbar"]
+        + [f"--teacher_answers={answers}", f"--device={device}"]
+        # The speakers of the training, which the teacher has classes for
+        + [f"--verification_file={data}/trials/test.txt"]
+        + [f"--valid_trials={data}/trials/dev.txt", "--split_ratio=[90, 10]"]
     )
-    path = folder / DEBUG / "train_stats.csv"
-    with open(path, newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
-    return float(row["train seconds"]) / batches
+    stored.append(f"--teacher_answers={answers}")
 
+    def brain(method, name, options=shared):
+        """A Brain with a folder of its own."""
+        return brain_of(work / name, method, *options, device=device)
 
-def one_round(work, shared, seconds):
-    """Every contender once."""
-
-    def measure(name, method, *options):
-        folder = work / "student"
-        spent = train(
-            "iml_kd", folder, UPDATES, "--method", method, *shared, *options
-        )
-        shutil.rmtree(folder)
-        seconds.setdefault(name, []).append(spent)
-
+    brains = {PEER: as_speechbrain(brain("scratch", "peer"))}
     for method in METHODS:
-        measure(method, method)
-    for method in CACHED:
-        cache = work / "cache"
-        options = ("--teacher_cache", cache)
-        measure(f"{method}, cache empty", method, *options)
-        measure(f"{method}, cache full", method, *options)
-        kept = sum(f.stat().st_size for f in cache.rglob("*.pt"))
-        shutil.rmtree(cache)
-        yield method, kept / UPDATES
-
-
-def report(seconds, kept):
-    """The table, as markdown."""
-    lines = [
-        "## Cost of a training update",
-        "",
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, one "
-        f"thread a training, torch {torch.__version__}, load of the machine at "
-        f"the end {os.getloadavg()[0]:.1f}; {ROUNDS} rounds of {UPDATES} updates "
-        "of batch 32, MiniVox's models. `python benchmarks/bench_training.py`",
-        "",
-        "Floor: no method can cost less than scratch, which is the student's "
-        "own forward and backward pass over x; with a full cache what is left "
-        "above it are the passes over I(x), the losses and reading the entries.",
-        "",
-        "| method | seconds | beside scratch | read from the cache (MB) |",
-        "|---|---|---|---|",
-    ]
-    for name, values in seconds.items():
-        ratio = statistics.median(
-            a / b for a, b in zip(values, seconds["scratch"], strict=True)
-        )
-        full = name.endswith("full")
-        size = f"{kept[name.split(',')[0]] / 1e6:.2f}" if full else ""
-        lines.append(
-            f"| {name} | {statistics.median(values):.3f} | {ratio:.2f} | "
-            f"{size} |"
-        )
-    return "\n".join(lines) + "\n"
+        brains[method] = brain(method, "ours")
+    for method in METHODS[3:]:
+        brains[STORED.format(method)] = brain(method, "stored", stored)
+    for method in METHODS[2:]:
+        brains[BEFORE.format(method)] = unfolded(brain(method, "before"))
+    return brains
 
 
 def main():
-    """Measure, print, and keep the table beside this file."""
+    """Measure and publish."""
     data = Path(sys.argv[1] if sys.argv[1:] else RECIPE / "data" / "minivox")
-    data = data.resolve()
-    seconds, kept = {}, {}
+    data, device = data.resolve(), os.environ.get("DEVICE", "cpu")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        train("train_teacher", work / "teacher", 2, "--data_folder", data)
-        teacher = work / "teacher" / DEBUG
-        shared = ("--data_folder", data, "--teacher_folder", teacher)
-        shared += ("--measure_interval", "0")
-        for number in range(ROUNDS):
-            kept.update(one_round(work, shared, seconds))
-            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-    text = report(seconds, kept)
-    print(text)
-    Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+        os.chdir(RECIPE)
+        teacher = short_teacher(work, data)
+        brains = contenders_of(work, data, teacher, device)
+        flops = {}
+        for name, brain in brains.items():
+            with Operations() as counted:
+                update(brain)
+            flops[name] = counted.flops
+        clock = time.process_time if device == "cpu" else time.perf_counter
+
+        def turn(brain):
+            """One update, to its end on a GPU."""
+            update(brain)
+            if device != "cpu":
+                torch.cuda.synchronize()
+
+        spent = take_turns(
+            {name: lambda b=b: turn(b) for name, b in brains.items()},
+            ROUNDS,
+            clock,
+        )
+    rate, _ = measured_rates(device)
+    rows = [
+        [
+            name,
+            f"{statistics.median(seconds):.3f}",
+            f"{ratio(seconds, spent[PEER]):.2f}",
+            f"{ratio(seconds, spent['scratch']):.2f}",
+            f"{ratio(seconds, spent['multi_level_kd']):.2f}",
+            f"{flops[name] / 1e9:.1f}",
+            f"{flops[name] / rate:.3f}",
+        ]
+        for name, seconds in spent.items()
+    ]
+    facts = about()
+    lines = [
+        "## A training update",
+        "",
+        f"{sentence(facts)} One thread, medians of {ROUNDS} updates of batch 32 "
+        "with MiniVox's models, processor seconds, reading included. Floor: "
+        f"the counted operations at {rate / 1e9:.0f} GFLOP/s, which a product "
+        "of matrices of 1,024 rows reaches here. `python "
+        "benchmarks/bench_training.py`",
+        "",
+        *table(
+            ["update", "seconds", "to SpeechBrain's student", "to scratch"]
+            + ["to multi-level KD", "GFLOP", "floor (s)"],
+            rows,
+        ),
+        "",
+        "SpeechBrain's student pads, and so copies, the input of convolutions "
+        "of one frame as well; ours gives the same bits without. The teacher "
+        "as it was trained has its BatchNorm; before 2026-11-26 it was asked "
+        "like that.",
+    ]
+    publish(
+        "bench_training" if device == "cpu" else "bench_training_gpu",
+        lines,
+        facts,
+        seconds=spent,
+        flops=flops,
+        flops_per_second=rate,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 To run it: python benchmarks/bench_verification.py
 
-Tables, printed and written to bench_verification.md beside this file:
+Tables, published on README.md beside this file:
 
 - EER and minDCF against SpeechBrain's, on the same scores, at sizes where
   both finish, with the equality of their results;
@@ -24,10 +24,7 @@ another load on the machine disturbs less than the clock on the wall.
 Authors: IML-KD contributors
 """
 
-import datetime
 import math
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -38,6 +35,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from page import about, publish, sentence
 
 from imlkd_brain.metrics import error_rates
 from imlkd_brain.metrics.bootstrap import (
@@ -52,7 +51,6 @@ from imlkd_brain.verification.scoring import (
 )
 from speechbrain.utils import metric_stats  # noqa: E402
 
-RESULTS = Path(__file__).with_suffix(".md")
 SEED = 1986
 ROUNDS = 5
 DIM = 192
@@ -399,25 +397,13 @@ def s_norm_table():
     yield ""
 
 
-def processor():
-    """The processor's name and number of cores."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        found = re.search(r"model name\s*:\s*(.*)", info.read_text())
-        name = found[1] if found else name
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def main():
     """Measure, print and write."""
     torch.set_num_threads(1)
     lines = [
         "## Verification benchmark",
         "",
-        f"{datetime.date.today().isoformat()}, {processor()}, one thread, "
-        f"torch {torch.__version__}, seed {SEED}; load of the machine at the "
-        f"start {os.getloadavg()[0]:.1f}. Processor seconds, medians of "
+        f"{sentence(about())} One thread, seed {SEED}, processor seconds, medians of "
         f"{ROUNDS} rounds. `python benchmarks/bench_verification.py`",
         "",
     ]
@@ -431,8 +417,7 @@ def main():
         for line in table():
             print(line, flush=True)
             lines.append(line)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(lines), encoding="utf-8")
+    publish("bench_verification", lines)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class SonicCipher(Rival):
     """sonic-cipher's SE-Res2Net50 on 24 MFCC.
 
     Its package takes the mean of the MFCC away and then embeds the MFCC as they
-    were. So do we: on the trials of bench_rivals.md its EER is 11.1 % without
+    were. So do we: on the trials of bench_rivals.py its EER is 11.1 % without
     their mean, 6.5 % with it.
 
     Arguments

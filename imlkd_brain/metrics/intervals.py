@@ -41,7 +41,7 @@ def percentile_interval(replicates, confidence=CONFIDENCE):
 
     In simulation, 95 % intervals of the EER from a bootstrap over 10 to 40 test
     speakers hold the true EER in 92 to 97 % of the tests, fewest where speakers
-    differ as much as trials do (``benchmarks/bench_intervals_system.md``).
+    differ as much as trials do (``benchmarks/README.md``).
 
     Arguments
     ---------

@@ -1,5 +1,7 @@
 """The Brain: what a training step of each method touches, and what it may not."""
 
+from collections import Counter
+
 import pytest
 import torch
 from helpers.brains import METHODS, N_UPDATES, fit, spy, stats_of
@@ -334,3 +336,38 @@ def test_any_speechbrain_embedding_model_can_be_the_student(
     before = copy_of(brain.modules.embedding_model)
     fit(brain)
     assert not same(before, copy_of(brain.modules.embedding_model))
+
+
+@pytest.mark.parametrize(
+    ("method", "students", "answers", "maps"),
+    [
+        ("scratch", 1, 0, 0),
+        ("multi_level_kd", 1, 1, 0),
+        ("iml_kd", 2, 1, 1),
+        ("iml_kd_plus", 2, 1, 1),
+        ("segments_kd", 2, 1, 0),
+    ],
+)
+def test_how_often_an_update_asks_the_networks(
+    make, teacher, method, students, answers, maps
+):
+    """What an update costs is decided by these passes."""
+    brain = make(method, n_steps=1)
+    passes = Counter()
+
+    def student(module, given, _):
+        passes["student"] += module.training
+
+    def asked(module, given, _):
+        passes["map" if torch.is_grad_enabled() else "answer"] += 1
+
+    handles = [
+        brain.modules.embedding_model.register_forward_hook(student),
+        teacher.embedding_model.register_forward_hook(asked),
+    ]
+    fit(brain)
+    for handle in handles:
+        handle.remove()
+    assert passes["student"] == students * N_UPDATES
+    assert passes["answer"] == answers * N_UPDATES
+    assert passes["map"] == maps * N_UPDATES
