@@ -76,7 +76,7 @@ def profile(brain, device):
     """Median seconds of each part of an update."""
     parts = Parts(device)
     modules, guidance = brain.modules, brain.guidance
-    parts.watch(brain.hparams, "wav_augment", "augment")
+    parts.watch(brain.hparams.wav_augment, "forward", "augment")
     parts.watch(modules.compute_features, "forward", "features")
     parts.watch(modules.mean_var_norm, "forward", "features")
     parts.watch(brain, "_student", "student, forward")

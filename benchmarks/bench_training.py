@@ -142,8 +142,9 @@ def main():
         "## A training update",
         "",
         f"{sentence(facts)} One thread, medians of {ROUNDS} updates of batch 32 "
-        "with MiniVox's models, processor seconds, reading included. Floor: "
-        f"the counted operations at {rate / 1e9:.0f} GFLOP/s, which a product "
+        "with MiniVox's models, processor seconds, reading included. All draw "
+        "the same durations of segments. Floor: the counted operations of the "
+        f"first update, whose segments have 2 s, at {rate / 1e9:.0f} GFLOP/s, which a product "
         "of matrices of 1,024 rows reaches here. `python "
         "benchmarks/bench_training.py`",
         "",
