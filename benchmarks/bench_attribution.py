@@ -11,7 +11,6 @@ Authors: IML-KD contributors
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import time
 
 import captum.attr
 import torch
+from bench_verification import peak_bytes
 from page import (
     about,
     measured_rates,
@@ -106,10 +106,9 @@ def peak_of(way):
     """Print the megabytes that one call adds."""
     call = call_of(way)
     if DEVICE == "cpu":
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_bytes()
         call()
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print((after - before) / 1024)
+        print((peak_bytes() - before) / 2**20)
     else:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -181,20 +180,34 @@ def main():
         ROUNDS,
         clock,
     )
-    rate, _ = measured_rates(DEVICE)
+    results = {
+        way: {
+            "seconds": spent[way],
+            "flops": flops[way],
+            "peak_mb": peaks[way],
+            "distance": found[way][0],
+            "correlation": found[way][1],
+        }
+        for way in WAYS
+    }
+    show(results, about(), measured_rates(DEVICE)[0])
+
+
+def show(results, facts, rate):
+    """Publish the table of results by way, at a rate of operations."""
+    captum_s = results[CAPTUM]["seconds"]
     rows = [
         [
             way,
-            f"{1e3 * statistics.median(seconds):.0f}",
-            f"{ratio(spent[CAPTUM], seconds):.2f}",
-            f"{1e3 * flops[way] / rate:.0f}",
-            f"{peaks[way]:.0f}",
-            f"{found[way][0]:.1e}",
-            f"{found[way][1]:.4f}",
+            f"{1e3 * statistics.median(one['seconds']):.0f}",
+            f"{ratio(captum_s, one['seconds']):.2f}",
+            f"{1e3 * one['flops'] / rate:.0f}",
+            f"{one['peak_mb']:.0f}",
+            f"{one['distance']:.1e}",
+            f"{one['correlation']:.4f}",
         ]
-        for way, seconds in spent.items()
+        for way, one in results.items()
     ]
-    facts = about()
     lines = [
         "## Integrated Gradients",
         "",
@@ -213,16 +226,6 @@ def main():
         ),
     ]
     name = "bench_attribution" + ("" if DEVICE == "cpu" else "_gpu")
-    results = {
-        way: {
-            "seconds": spent[way],
-            "flops": flops[way],
-            "peak_mb": peaks[way],
-            "distance": found[way][0],
-            "correlation": found[way][1],
-        }
-        for way in WAYS
-    }
     publish(name, lines, facts, flops_per_second=rate, ways=results)
 
 
