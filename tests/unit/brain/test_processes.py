@@ -55,7 +55,6 @@ def update(make, frozen_batchnorm):
     def one(method, rows, **overrides):
         brain = make(
             method,
-            durations=[0.5],
             run_opts={"distributed_backend": "gloo", "max_grad_norm": -1},
             # Of Adam the first update hardly depends on a gradient's size.
             edit=lambda hparams: hparams.update(
@@ -65,6 +64,8 @@ def update(make, frozen_batchnorm):
             base_lr=1.0,
             **overrides,
         )
+        # Of a longer segment there is the whole chunk, wherever it begins.
+        brain.hparams.integrated_inputs.durations = [1.0]
         brain.on_fit_start()
         brain.on_stage_start(Stage.TRAIN, 1)
         brain.modules.train()
