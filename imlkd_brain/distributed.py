@@ -4,6 +4,7 @@ Authors: IML-KD contributors
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 import torch
 from torch.nn import SyncBatchNorm
@@ -15,6 +16,8 @@ from speechbrain.utils.distributed import (
     infer_device,
     is_distributed_initialized,
 )
+
+LONGEST_WAIT = timedelta(days=7)
 
 
 def rank():
@@ -76,6 +79,16 @@ def settle_backend(run_opts):
             "cpu` after the YAML."
         )
     return run_opts
+
+
+def meet_to_share():
+    """Let processes meet that torchrun has started to share work on files.
+
+    They exchange no tensors, only wait for each other, so gloo serves on GPUs
+    too. A process may wait as long as another one works.
+    """
+    if get_local_rank() is not None and not is_distributed_initialized():
+        torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
 
 
 def true_in_all(flags, device):
@@ -177,14 +190,14 @@ def gathered(own, rows):
     own : torch.Tensor
         (B, ...), this process's.
     rows : list of int
-        B of each process, in the order of ranks.
+        B of each process, in the order of ranks; none where there is one.
 
     Returns
     -------
     torch.Tensor
         (sum of ``rows``, ...).
     """
-    return own if len(rows) == 1 else _Gathered.apply(own, rows)
+    return own if len(rows) < 2 else _Gathered.apply(own, rows)
 
 
 def names_of_all(names):

@@ -75,9 +75,8 @@ class DistillationObjective:
         where the two dimensions differ; ``always``: where they agree as well,
         since the teacher's space need not be the student's.
     gather_batch : bool
-        Whether terms that relate utterances see those of all processes, as
-        one process with all of them does; if False, each process relates its
-        own.
+        Whether terms that relate utterances see those of all processes; if
+        False, each process relates its own.
     **options : float
         The options of the terms, named ``<term>_<option>``:
         ``decoupled_alpha``, ``decoupled_beta``, ``correlation_beta`` and
@@ -98,10 +97,9 @@ class DistillationObjective:
     ...     methods={"scratch": {}, "vanilla_kd": {"raw": {"instance": 1.0}}},
     ...     temperature=1.0, temperatures=[2, 3], decoupled_alpha=1.0,
     ...     decoupled_beta=8.0, correlation_beta=1.0, correlation_gamma=1.0,
-    ...     triage_cutoff=0.9, triage_alpha=1.0, triage_beta=1.0,
-    ...     eta=2.0, eta_warmup_steps=0, eta_schedule="constant",
+    ...     triage_cutoff=0.9, triage_alpha=1.0, triage_beta=1.0, eta=2.0,
+    ...     eta_warmup_steps=0, eta_schedule="constant", gather_batch=True,
     ...     eta_total_steps=None, embedding_projection="differing",
-    ...     gather_batch=True,
     ... )
     >>> objective.terms, objective.needs("raw"), objective.needs("integrated")
     (['raw/instance'], True, False)
@@ -343,26 +341,16 @@ class DistillationObjective:
             ``branch/term`` to a scalar, in the order of ``terms``.
         """
         names = self._terms_of(branch)
-        common = [name for name in names if self._gathers(name)]
-        if len(rows) > 1 and common:
-            related = outputs.of_all(rows, tensors_of(common))
-        else:
-            related = outputs
+        common = [n for n in names if self.gather_batch and TERMS[n].relational]
+        related = outputs.of_all(rows, tensors_of(common))
         return {
             f"{branch}/{term}": self._term(
                 term,
                 related if term in common else outputs,
-                target,
-                projection,
-                step=step,
-                labelled=labelled,
+                *(target, projection, step, labelled),
             )
             for term in names
         }
-
-    def _gathers(self, term):
-        """Whether a term is one of the utterances of all processes."""
-        return self.gather_batch and TERMS[term].relational
 
     def _term(self, name, outputs, target, projection, step, labelled=None):
         """One unweighted term, summed over the temperatures it is given."""
@@ -407,9 +395,8 @@ class DistillationObjective:
         step : int
             Updates done so far.
         shares : tuple of float
-            What a mean of this process's utterances counts in one of all
-            processes', and the same of those with a label, see
-            :func:`imlkd_brain.distributed.share_of`.
+            :func:`imlkd_brain.distributed.share_of` this process's utterances,
+            and those with a label.
 
         Returns
         -------
@@ -429,10 +416,9 @@ class DistillationObjective:
 
     def _share(self, name, shares):
         """What a process's own value of a term counts."""
-        term = name.split("/")[1]
-        if self._gathers(term):
-            return 1.0
-        return shares["target" in TERMS[term].needs]
+        term = TERMS[name.split("/")[1]]
+        gathers = self.gather_batch and term.relational
+        return 1.0 if gathers else shares["target" in term.needs]
 
     def eta_at(self, step):
         """``eta`` after ``step`` updates: warm-up, then the schedule.

@@ -29,9 +29,11 @@ from imlkd_brain.data.audio import (
 )
 from imlkd_brain.data.crops import crop_name, crop_start, seconds_to_samples
 from imlkd_brain.data.speakers import data_folders, utterance_key
+from imlkd_brain.distributed import n_processes, rank
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import refuse_too_short, window_samples
 from imlkd_brain.verification.store import EmbeddingStore, entry_name
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -56,6 +58,7 @@ class Embedder:
 
     Threads read utterances ahead of the model. Batches are sorted by length,
     longest first, so that a batch too large for the memory shows at once.
+    Processes that torchrun has started share the batches of one store.
     Padding changes an embedding a little, through the convolutions that look
     past the end. With ``max_padding_seconds=0`` only utterances of equal
     length share a batch, so an embedding does not depend on its batch.
@@ -151,6 +154,8 @@ class Embedder:
             not finite, or the device's memory does not suffice.
         """
         store = self.store(model, seconds)
+        # What is missing is the same for all processes: none has begun.
+        ddp_barrier()
         entries = [entry_name(path, self.roots) for path in paths]
         missing = {
             entry: path
@@ -159,6 +164,9 @@ class Embedder:
         }
         if missing:
             self._embed(model, self._cuts(missing, model, seconds), store)
+            ddp_barrier()
+            if n_processes() > 1:
+                store.refresh()
         rows = [store.rows[entry] for entry in entries]
         embeddings = torch.from_numpy(np.stack([row[0] for row in rows]))
         return embeddings, torch.tensor([float(row[1]) for row in rows])
@@ -212,13 +220,15 @@ class Embedder:
             int(self.max_batch_seconds * rate),
             int(self.max_padding_seconds * rate),
         )
+        batches = _own_batches(batches, cuts)
         device = next(model.parameters()).device
         progress = tqdm(
-            total=len(cuts),
+            total=sum(map(len, batches)),
             desc=f"embedding ({store.folder.name})",
             unit="utt",
             mininterval=1.0,
             leave=False,
+            disable=not if_main_process(),
         )
         work = ([cuts[i] for i in batch] for batch in batches)
         flaws, parts = {}, defaultdict(list)
@@ -280,6 +290,23 @@ def length_sorted_batches(lengths, max_total, max_padding):
                 continue
         batches.append([item])
     return batches
+
+
+def _own_batches(batches, cuts):
+    """This process's batches, which are those of one process that has all.
+
+    So an embedding has the same bits, however many processes there are. The
+    parts of a long utterance are averaged by the main process.
+    """
+    shares = [
+        0 if any(cuts[i].parts > 1 for i in batch) else place % n_processes()
+        for place, batch in enumerate(batches)
+    ]
+    return [
+        batch
+        for batch, share in zip(batches, shares, strict=True)
+        if share == rank()
+    ]
 
 
 def _name_flaws(flaws):

@@ -50,7 +50,15 @@ class EmbeddingStore:
         self.rows = {}
         self.fresh = {}
         self.written = time.monotonic()
+        self.read = set()
+        self.refresh()
+
+    def refresh(self):
+        """Read the parts that were written since, by any process."""
         for part in sorted(self.folder.glob("*.npz")):
+            if part.name in self.read:
+                continue
+            self.read.add(part.name)
             try:
                 rows = self._read(part)
             except Exception as error:
@@ -103,6 +111,7 @@ class EmbeddingStore:
             digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
             self.folder.mkdir(parents=True, exist_ok=True)
             part = self.folder / f"{digest[:16]}.npz"
+            self.read.add(part.name)
             with (
                 in_place_of(part) as temporary,
                 open(temporary, "wb") as stream,

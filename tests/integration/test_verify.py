@@ -48,12 +48,21 @@ def options(data_folder, output_folder, models, **more):
     return [f"--{key}={value}" for key, value in chosen.items()]
 
 
-def run(yaml, *arguments):
+def run(yaml, *arguments, processes=None):
     """Run verify.py as a user does, in the recipe's folder."""
+    launch = []
+    if processes:
+        launch = ["-m", "torch.distributed.run", "--standalone"]
+        launch += [f"--nproc_per_node={processes}"]
     return subprocess.run(
-        [sys.executable, "verify.py", yaml, *arguments],
+        [sys.executable, *launch, "verify.py", yaml, *arguments],
         cwd=RECIPE,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        # torchrun gives each process one thread.
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
     )
@@ -66,9 +75,26 @@ def read_scores(path):
 
 
 def test_same_scores_and_figures_as_speechbrain(tiny_minivox, model, tmp_path):
-    """SpeakerRecognition on the inference folder, metrics of metric_stats."""
-    done = run(MINIVOX_YAML, *options(tiny_minivox, tmp_path, [model]))
+    """SpeakerRecognition on the inference folder, metrics of metric_stats.
+
+    Two processes that share the embedding write the same bytes.
+    """
+    dev = {"decision_list": "trials/dev.txt"}
+    done = run(MINIVOX_YAML, *options(tiny_minivox, tmp_path, [model], **dev))
     assert done.returncode == 0, done.stderr[-2000:]
+    shared = options(tiny_minivox, tmp_path / "shared", [model], **dev)
+    done = run(MINIVOX_YAML, *shared, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len([*tmp_path.glob("shared/save/embeddings/*/full/*.npz")]) == 4
+    written = [
+        place.relative_to(tmp_path)
+        for kind in ("scores/**/*.txt", "table.txt", "decision/**/*.json")
+        for place in tmp_path.glob(kind)
+    ]
+    assert len(written) > 1
+    for place in written:
+        one, other = tmp_path / place, tmp_path / "shared" / place
+        assert one.read_bytes() == other.read_bytes(), place
     recognition = SpeakerRecognition.from_hparams(
         source=str(model / "inference"), savedir=str(model / "inference")
     )

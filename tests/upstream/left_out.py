@@ -155,7 +155,6 @@ NAMES = {
             "gathered",
             "_Gathered",
             "Outputs.of_all",
-            "DistillationObjective._gathers",
             "DistillationObjective._share",
             "tensors_of",
             "IMLKDBrain._counts",
@@ -373,18 +372,15 @@ TEXTS = {
         ),
         "_term(\n                term,\n"
         "                related if term in common else outputs,\n"
-        "                target,\n                projection,\n"
-        "                step=step,\n                labelled=labelled,\n"
+        "                *(target, projection, step, labelled),\n"
         "            )\n            for term in names": (
             "_term(term, outputs, target, projection)\n"
             "            for term in self._terms_of(branch)"
         ),
         "        names = self._terms_of(branch)\n"
-        "        common = [name for name in names if self._gathers(name)]\n"
-        "        if len(rows) > 1 and common:\n"
-        "            related = outputs.of_all(rows, tensors_of(common))\n"
-        "        else:\n"
-        "            related = outputs\n": "",
+        "        common = [n for n in names if self.gather_batch and "
+        "TERMS[n].relational]\n"
+        "        related = outputs.of_all(rows, tensors_of(common))\n": "",
         "eta * self.weights[name] * self._share(name, shares) * value": (
             "eta * self.weights[name] * value"
         ),

@@ -11,6 +11,9 @@ To run this recipe, train models with train_kd.py, then:
 On the corpus that installs itself (see the README):
 > python verify.py hparams/minivox/eval.yaml --data_folder DIR
 
+With `torchrun --standalone --nproc_per_node=8 verify.py ...` the processes share
+the embedding, and the main one scores.
+
 The output folder then holds results.json (every figure, with its convention),
 table.txt (the printed tables), scores.txt (one line a trial) and, for each
 list, a DET plot and a score histogram. With --decision_list (dev trials) it has
@@ -32,6 +35,7 @@ from tqdm import tqdm
 
 import speechbrain as sb
 from imlkd_brain.data.crops import read_durations
+from imlkd_brain.distributed import meet_to_share
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.files import write_whole
 from imlkd_brain.locks import hold
@@ -59,7 +63,7 @@ from imlkd_brain.verification.report import (
     write_scores,
 )
 from imlkd_brain.verification.scorer import BackEnd, Scorer, score_lists
-from speechbrain.utils.distributed import infer_device
+from speechbrain.utils.distributed import if_main_process, infer_device
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -70,6 +74,7 @@ def main(argv):
     hparams_file, hparams, run_opts, overrides = load_hyperparameters(
         argv, SCHEMA
     )
+    meet_to_share()
     set_tf32(hparams["allow_tf32"])
     if hparams["threads"]:
         torch.set_num_threads(hparams["threads"])
@@ -110,7 +115,8 @@ def main(argv):
         hparams["allow_training_speakers"],
     )
 
-    hold(hparams["output_folder"], "verification")
+    if if_main_process():
+        hold(hparams["output_folder"], "verification")
     # Create experiment directory
     sb.core.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
@@ -137,6 +143,20 @@ def main(argv):
     # The tables go list by list
     titles = [located.trials.name for located in lists]
     scored.sort(key=lambda one: titles.index(one.list_name))
+    if if_main_process():
+        report(hparams, output_folder, models, lists, scored, device)
+
+    # The threshold that the models are used with
+    if dev_trials is not None:
+        decisions = measure_decisions(models, embed, dev_trials, durations)
+        written = output_folder, decisions, models, hparams["store_decision"]
+        if if_main_process():
+            print(write_decisions(*written))
+    logger.info(f"Results, scores and plots are in {output_folder}")
+
+
+def report(hparams, output_folder, models, lists, scored, device):
+    "Measures scored lists; writes scores, figures, results and tables."
     write_scores(output_folder, scored)
 
     # Figures
@@ -180,16 +200,6 @@ def main(argv):
     )
     write_whole(output_folder / "table.txt", table)
     print(f"\n{table}")
-
-    # The threshold that the models are used with
-    if dev_trials is not None:
-        decisions = measure_decisions(models, embed, dev_trials, durations)
-        print(
-            write_decisions(
-                output_folder, decisions, models, hparams["store_decision"]
-            )
-        )
-    logger.info(f"Results, scores and plots are in {output_folder}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import torch
 from helpers.verification import Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import in_processes
 
 from imlkd_brain.data.audio import read_waveform
 from imlkd_brain.data.crops import crop_start
+from imlkd_brain.distributed import rank
 from imlkd_brain.errors import UserError
 from imlkd_brain.verification.embeddings import (
     Embedder,
@@ -277,3 +279,71 @@ def test_useless_speech_is_named(corpus, caplog):
     paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
     Embedder(corpus / "store")(Model(), paths)
     assert "embedded utterances are" not in caplog.text
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_processes_share_the_batches_of_one_store(corpus, tmp_path, n):
+    """All have the bits that one process has; each batch is embedded once."""
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    alone, _ = Embedder(corpus / "alone", max_batch_seconds=2)(Model(), paths)
+
+    def share():
+        model = Model()
+        embed = Embedder(corpus / "shared", max_batch_seconds=2)
+        whole, _ = embed(model, paths)
+        cut, _ = embed(model, paths, 0.5)
+        again, speech = embed(model, paths[:3])
+        return whole.tolist(), cut.tolist(), speech.tolist(), model.batches
+
+    whole, cut, speech, batches = zip(
+        *in_processes(n, tmp_path, share), strict=True
+    )
+    assert all(rows == alone.tolist() for rows in whole)
+    assert all(rows == cut[0] for rows in cut)
+    assert all(seconds == [1, 1, 1.25] for seconds in speech)
+    done = [batch for each in batches for batch in each]
+    expected = [
+        [20000],
+        [20000],
+        [16000] * 2,
+        [16000] * 2,
+        [8000] * 4,
+        [8000] * 2,
+    ]
+    assert sorted(done) == sorted(expected)
+    assert all(batches)
+
+
+def test_the_parts_of_a_long_utterance_meet_in_one_process(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(f"{Embedder.__module__}.LONGEST_SECONDS", 0.5)
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    alone, _ = Embedder(corpus / "alone")(Model(), paths)
+
+    def share():
+        return Embedder(corpus / "shared")(Model(), paths)[0].tolist()
+
+    assert in_processes(2, tmp_path, share) == [alone.tolist()] * 2
+
+
+def test_a_share_that_was_cut_off_is_embedded_by_all_the_next_time(
+    corpus, tmp_path
+):
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+
+    def share(broken=False):
+        model = Model()
+        if broken and rank():
+            model.embed = None
+        embed = Embedder(corpus / "shared", max_batch_seconds=1)
+        try:
+            return embed(model, paths)[0].tolist(), model.batches
+        except (TypeError, RuntimeError):
+            return model.batches
+
+    kept = in_processes(2, tmp_path, lambda: share(broken=True))
+    assert list(map(len, kept)) == [3, 0]
+    (tmp_path / "meet").unlink()
+    rows, batches = zip(*in_processes(2, tmp_path, share), strict=True)
+    assert rows[0] == rows[1] and sorted(map(len, batches)) == [1, 2]
