@@ -342,7 +342,7 @@ class DistillationObjective:
         """
         names = self._terms_of(branch)
         common = [n for n in names if self.gather_batch and TERMS[n].relational]
-        related = outputs.of_all(rows, tensors_of(common))
+        related = common and outputs.of_all(rows, tensors_of(common))
         return {
             f"{branch}/{term}": self._term(
                 term,

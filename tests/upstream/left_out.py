@@ -380,7 +380,8 @@ TEXTS = {
         "        names = self._terms_of(branch)\n"
         "        common = [n for n in names if self.gather_batch and "
         "TERMS[n].relational]\n"
-        "        related = outputs.of_all(rows, tensors_of(common))\n": "",
+        "        related = common and outputs.of_all(rows, tensors_of(common))"
+        "\n": "",
         "eta * self.weights[name] * self._share(name, shares) * value": (
             "eta * self.weights[name] * value"
         ),
