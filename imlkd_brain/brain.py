@@ -20,6 +20,7 @@ from imlkd_brain.distillation.gradient_shares import gradient_shares
 from imlkd_brain.distillation.guidance import Outputs, View
 from imlkd_brain.distillation.methods import BRANCHES
 from imlkd_brain.errors import UserError
+from imlkd_brain.models.features import named_if_too_short
 from imlkd_brain.models.folded import without_idle_padding
 from imlkd_brain.nonfinite import FiniteGuard, check_valid
 from imlkd_brain.precision import full_float32
@@ -250,7 +251,8 @@ class IMLKDBrain(sb.Brain):
 
     def _validate(self, batch):
         """Cosines of whole utterances; the dev trials take embeddings."""
-        embeddings = self._embed(*batch.sig)
+        with named_if_too_short(batch, self.hparams.sample_rate):
+            embeddings = self._embed(*batch.sig)
         with full_float32():
             cosines = self.modules.classifier(embeddings).squeeze(1)
         if self.trials is not None:

@@ -64,7 +64,8 @@ def read_annotation(path, data_folder):
                 row["wav"] = row["wav"].replace("$data_root", data_folder)
     if not rows:
         raise UserError(
-            f"{path}: holds no utterances; check data_folder ({data_folder})."
+            f"{path}: holds no utterances; check data_folder ({data_folder}) "
+            "and the shares of train and dev in split_ratio."
         )
     return rows
 

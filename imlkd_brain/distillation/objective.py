@@ -52,8 +52,7 @@ class DistillationObjective:
     method : str
         A key of ``methods``.
     methods : dict
-        ``{method: {branch: {term: weight}}}``; a branch left out has no terms,
-        a weight of zero leaves a term out.
+        ``{method: {branch: {term: weight}}}``; 0 leaves a term out.
     temperature : float or list of float
         ``tau`` of all terms of posteriors but ``multi_level``; each is summed
         over a list.

@@ -3,6 +3,8 @@
 Authors: IML-KD contributors
 """
 
+from contextlib import contextmanager
+
 import torch
 
 from imlkd_brain.errors import UserError
@@ -101,6 +103,32 @@ def refuse_too_short(error, path, seconds, source):
             f"network of {source} ({str(error).splitlines()[0]}); take it out "
             "of the folder, list or CSV that names it."
         ) from error
+
+
+@contextmanager
+def named_if_too_short(batch, sample_rate):
+    """Name the longest utterance of a batch that a network cannot embed.
+
+    Arguments
+    ---------
+    batch : speechbrain.dataio.batch.PaddedBatch
+        With ``utterance`` and ``sig``, (samples,) each, padded.
+    sample_rate : int
+        In Hz.
+
+    Raises
+    ------
+    UserError
+        See :func:`refuse_too_short`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        signals, lens = batch.sig
+        seconds = signals.shape[1] / sample_rate
+        name = batch.utterance[int(lens.argmax())]
+        refuse_too_short(error, name, seconds, "the student")
+        raise
 
 
 def frame_rate(compute_features, sample_rate):

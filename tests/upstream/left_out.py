@@ -103,6 +103,8 @@ NAMES = {
             "DistillationObjective.plan",
             "DistillationObjective.asks_classes",
             "read_converted",
+            "named_if_too_short",
+            "UNLABELLED",
             "option_at",
             "time_weights",
             "_time_weights",
@@ -444,6 +446,10 @@ TEXTS = {
         ): "",
     },
     "imlkd_brain.brain": {
+        (
+            "        with named_if_too_short(batch, self.hparams.sample_rate):\n"
+            "            embeddings = self._embed(*batch.sig)\n"
+        ): "        embeddings = self._embed(*batch.sig)\n",
         " of the utterances that have a label": "",
         '("raw", "cross", "segment")': '("raw", "cross")',
         "        x_d, x         -> student, teacher -> terms on the segment branch\n": "",

@@ -252,7 +252,7 @@ def test_validation_is_longest_first(corpus):
 @pytest.mark.parametrize(
     ("columns", "rows", "words"),
     [
-        (COLUMNS, [], "holds no utterances"),
+        (COLUMNS, [], "holds no utterances; .*data_folder .*split_ratio"),
         (COLUMNS[:5], [["a", 1, "a.wav", 0, 1]], "column.*spk_id .*missing"),
         (COLUMNS[1:], [[1, "a.wav", 0, 1, "a"]], "column.*ID .*missing"),
         (COLUMNS, [["a", 1, "a", 0, 1, "a"]] * 2, "`a`.*more than once"),

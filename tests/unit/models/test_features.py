@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from imlkd_brain.data.crops import seconds_to_samples
+from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import (
     feature_difference,
     frame_rate,
     hop_samples,
+    named_if_too_short,
 )
 from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.processing.features import InputNormalization
@@ -81,3 +83,23 @@ def test_whatever_makes_features_others_is_a_difference(theirs, norm, named):
     feats = [f(wavs) for f in (theirs, Fbank())]
     if named == "compute_features":
         assert feats[0].shape != feats[1].shape or not feats[0].equal(feats[1])
+
+
+def test_a_batch_that_a_network_finds_too_short_names_its_longest_utterance():
+    def batch(n_samples):
+        signals = torch.zeros(2, n_samples)
+        return SimpleNamespace(
+            sig=(signals, torch.tensor([0.5, 1.0])),
+            utterance=["a/s/1", "b/s/2"],
+        )
+
+    def network():
+        raise RuntimeError("Padding size should be less")
+
+    with pytest.raises(UserError, match="^b/s/2: 20 ms of speech are too few"):
+        with named_if_too_short(batch(320), 16000):
+            network()
+    # What is long enough has another fault, which stays as it is.
+    with pytest.raises(RuntimeError, match="Padding"):
+        with named_if_too_short(batch(16000), 16000):
+            network()
