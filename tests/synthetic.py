@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -137,6 +138,8 @@ def in_processes(n, folder, function):
     # DDP needs it, and each forked process would read it from disk anew.
     importlib.import_module("torch._dynamo")
     context = multiprocessing.get_context("fork")
+    # One for each group of processes: they would take another's file for theirs.
+    folder = tempfile.mkdtemp(prefix="meet", dir=folder)
     pipes, processes = [], []
     for rank in range(n):
         pipe, end = context.Pipe(duplex=False)

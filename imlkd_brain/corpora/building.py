@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -242,9 +243,7 @@ def helpers():
     pool = ProcessPoolExecutor(
         min(2, os.cpu_count() or 1),
         multiprocessing.get_context("spawn"),
-        # Ctrl-C is the parent's to report; it ends its processes.
-        signal.signal,
-        (signal.SIGINT, signal.SIG_IGN),
+        _begin_helping,
     )
     try:
         yield pool
@@ -253,6 +252,18 @@ def helpers():
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def _begin_helping():
+    """Leave Ctrl-C to the build, and end with it, also where it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow():
+        """Wait for the build's end; what a helper waits for never comes then."""
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager
