@@ -3,10 +3,12 @@
 Authors: IML-KD contributors
 """
 
+import contextlib
 import csv
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -14,12 +16,13 @@ from tqdm import tqdm
 from imlkd_brain.data.audio import check_audio, converted_length, read_audio
 from imlkd_brain.data.sources import FIRST_OFFENDERS
 from imlkd_brain.errors import UserError
-from imlkd_brain.files import replacing
+from imlkd_brain.files import replacing, write_whole
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 MEASURED_FILE = "measured_voxceleb_prepare.csv"
+BAD_FILES = "unusable_audio.txt"
 LINE_END = "."  # the last field of a line: a line without it is torn
 
 
@@ -151,38 +154,71 @@ class MeasuredFiles:
         UserError
             If files are broken, not mono, of another rate or not finite.
         """
-        unread = [path for path in paths if not self._holds(path, chunk)]
-        if unread and len(unread) < len(paths):
-            logger.info(
-                f"{title}: reading {len(unread)} of {len(paths)}; the others "
-                "have not changed since they were read."
-            )
-
-        def read(path):
-            """Samples of a file and, where needed, the level of its chunks."""
-            state = self.states[path]
-            if any_format:
-                length, _ = converted_length(path, self.sample_rate)
-                return Measure(state, length)
-            if chunk is None:
-                return Measure(state, check_audio(path, self.sample_rate))
-            signal = read_audio(path, sample_rate=self.sample_rate)
-            signal = np.abs(signal.numpy())
-            levels = tuple(
-                float(signal[start:stop].mean())
-                for start, stop in bounds(len(signal), chunk)
-            )
-            return Measure(state, len(signal), chunk, levels)
-
-        def keep(path, measure):
-            """Keep a result in memory and in the file."""
-            self.known[path] = measure
-            self._append(path, measure)
-            self.lines += 1
-
-        if unread:
-            _for_all(unread, read, keep, self.n_jobs, title)
+        self.measure_all([(paths, chunk, title)], any_format)
         return [self.known[path] for path in paths]
+
+    def measure_all(self, wanted, any_format=False):
+        """Measure several lists of files, and name all bad ones together.
+
+        Arguments
+        ---------
+        wanted : list of tuple
+            Paths, chunk and title of each list, see :meth:`measure`.
+        any_format : bool
+            See :meth:`measure`.
+
+        Raises
+        ------
+        UserError
+            If files are broken, not mono, of another rate or not finite. A
+            file of the folder then names each of them, a path a line.
+        """
+        bad = {}
+        for paths, chunk, title in wanted:
+            unread = [path for path in paths if not self._holds(path, chunk)]
+            if unread and len(unread) < len(paths):
+                logger.info(
+                    f"{title}: reading {len(unread)} of {len(paths)}; the "
+                    "others have not changed since they were read."
+                )
+            if unread:
+                read = partial(self._read_file, chunk, any_format)
+                bad |= _for_all(unread, read, self._keep, self.n_jobs, title)
+        listed = os.path.join(os.path.dirname(self.path), BAD_FILES)
+        if bad:
+            write_whole(listed, "".join(f"{path}\n" for path in sorted(bad)))
+            first = "; ".join(bad[p] for p in sorted(bad)[:FIRST_OFFENDERS])
+            n_files = len({path for paths, *_ in wanted for path in paths})
+            raise UserError(
+                f"{len(bad)} of {n_files} audio files cannot be used "
+                f"({first}); convert or restore them, move them out of the "
+                "data folder, or give the corpus's sample_rate. "
+                f"{listed} names all of them."
+            )
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(listed)
+
+    def _read_file(self, chunk, any_format, path):
+        """Samples of a file and, where needed, the level of its chunks."""
+        state = self.states[path]
+        if any_format:
+            length, _ = converted_length(path, self.sample_rate)
+            return Measure(state, length)
+        if chunk is None:
+            return Measure(state, check_audio(path, self.sample_rate))
+        signal = read_audio(path, sample_rate=self.sample_rate)
+        signal = np.abs(signal.numpy())
+        levels = tuple(
+            float(signal[start:stop].mean())
+            for start, stop in bounds(len(signal), chunk)
+        )
+        return Measure(state, len(signal), chunk, levels)
+
+    def _keep(self, path, measure):
+        """Keep a result in memory and in the file."""
+        self.known[path] = measure
+        self._append(path, measure)
+        self.lines += 1
 
     def _holds(self, path, chunk):
         """Whether the result of a file is known and still holds."""
@@ -208,7 +244,7 @@ def bounds(n_samples, chunk):
 
 
 def _for_all(paths, read, keep, n_jobs, title):
-    """Read files in threads; report all bad files at once.
+    """Read files in threads; return what is wrong with the bad ones.
 
     Reading releases the interpreter's lock, so threads suffice.
 
@@ -224,15 +260,20 @@ def _for_all(paths, read, keep, n_jobs, title):
         Threads.
     title : str
         For the progress bar.
+
+    Returns
+    -------
+    dict
+        A clause about each bad file, by its path.
     """
-    bad = []
+    bad = {}
 
     def guarded(path):
         try:
             return read(path)
         except UserError as error:
             # The way out is said once for all of them.
-            bad.append(str(error).partition(";")[0])
+            bad[path] = str(error).partition(";")[0]
         return None
 
     pool = ThreadPoolExecutor(n_jobs)
@@ -249,10 +290,4 @@ def _for_all(paths, read, keep, n_jobs, title):
     finally:
         # An interrupt does not wait for the files that are still queued.
         pool.shutdown(cancel_futures=True)
-    if bad:
-        raise UserError(
-            f"{len(bad)} of {len(paths)} audio files cannot be used "
-            f"({'; '.join(sorted(bad)[:FIRST_OFFENDERS])}); convert or restore "
-            "them, move them out of the data folder, or give the corpus's "
-            "sample_rate."
-        )
+    return bad

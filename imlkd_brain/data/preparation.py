@@ -265,6 +265,30 @@ class Preparation:
             if os.path.isfile(self._path(name))
         }
 
+    def read_audio(self):
+        """Read each file once, so that all bad ones are named together."""
+        chunk = self.options.seg_dur
+        whole = self.options.random_segment
+        wanted = []
+        if "test" in self.splits:
+            wanted.append((self.files["test"], None, "test files"))
+        if "train" in self.splits:
+            levels = self._level_chunk(None if whole else chunk)
+            wanted.append((self.train, levels, "train files"))
+        if "dev" in self.splits and self.dev_trials:
+            wanted.append((self.files["dev"], None, "dev files"))
+        elif "dev" in self.splits:
+            wanted.append((self.dev, self._level_chunk(chunk), "dev files"))
+        self.measured.measure_all(
+            [(list(f.values()), levels, title) for f, levels, title in wanted]
+        )
+
+    def _level_chunk(self, seg_dur):
+        """Samples of the chunks whose level counts; None where none does."""
+        if seg_dur is None or self.options.amp_th <= 0:
+            return None
+        return int(round(seg_dur * self.options.sample_rate))
+
     def write_train(self):
         """Write train.csv: chunks, or whole files with ``random_segment``."""
         chunk = None if self.options.random_segment else self.options.seg_dur
@@ -318,7 +342,7 @@ class Preparation:
         chunk = None if seg_dur is None else int(round(seg_dur * rate))
         found = self.measured.measure(
             list(files.values()),
-            chunk if amp_th > 0 else None,
+            self._level_chunk(seg_dur),
             f"{split} files",
         )
         rows, short, quiet = [], 0, 0

@@ -133,7 +133,7 @@ class FoldedECAPA(nn.Module):
         lengths : torch.Tensor, optional
             Relative lengths (batch,), for the network itself.
         """
-        if lengths is not None:
+        if lengths is not None and not bool((lengths == 1).all()):
             return self.network(feats, lengths)
         frames = self.first.shifted(feats.transpose(1, 2))
         outputs = []

@@ -142,6 +142,7 @@ def prepare_voxceleb(
 
     logger.info(f"Creating csv files in {save_folder}")
     with preparation:
+        preparation.read_audio()
         if "test" in preparation.splits:
             preparation.write_enrol_and_test()
         if "train" in preparation.splits:

@@ -171,3 +171,30 @@ def test_bad_audio_is_named(voxceleb, tmp_path):
         "void.wav: the audio file is empty",
     ):
         assert reason in message
+
+
+def test_bad_audio_of_all_splits_is_named_together_and_then_forgotten(
+    voxceleb, tmp_path
+):
+    """One preparation names what train, dev and the trials cannot use."""
+    files = sorted((voxceleb / "wav").glob("*/*/*.wav"))
+    listed = files[-1].relative_to(voxceleb / "wav")
+    trials = tmp_path / "trials.txt"
+    trials.write_text(f"1 {listed} {listed}\n")
+    broken = files[::2] + files[-1:]
+    kept = {path: path.read_bytes() for path in broken}
+    for path in broken:
+        path.write_bytes(b"no audio")
+    arguments = (str(voxceleb), str(tmp_path), str(trials))
+    splits = {"splits": ["train", "dev", "test"], "split_ratio": [50, 50]}
+    with pytest.raises(UserError, match=r"\.txt names all of them") as error:
+        prepare_voxceleb(*arguments, **splits)
+    said = (tmp_path / measured.BAD_FILES).read_text().splitlines()
+    speaker = listed.parts[0]
+    expected = {str(p) for p in broken if speaker not in p.parts}
+    assert set(said) == {*expected, str(files[-1])}
+    assert str(error.value).startswith(f"{len(said)} of ")
+    for path, content in kept.items():
+        path.write_bytes(content)
+    prepare_voxceleb(*arguments, **splits)
+    assert not (tmp_path / measured.BAD_FILES).exists()

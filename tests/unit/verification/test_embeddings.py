@@ -9,12 +9,13 @@ import torch
 from helpers.verification import Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import in_processes
+from synthetic import in_processes, write_model
 
 from imlkd_brain.data.audio import read_waveform
 from imlkd_brain.data.crops import crop_start
 from imlkd_brain.distributed import rank
 from imlkd_brain.errors import UserError
+from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.verification.embeddings import (
     Embedder,
     length_sorted_batches,
@@ -347,3 +348,32 @@ def test_a_share_that_was_cut_off_is_embedded_by_all_the_next_time(
     (tmp_path / "meet").unlink()
     rows, batches = zip(*in_processes(2, tmp_path, share), strict=True)
     assert rows[0] == rows[1] and sorted(map(len, batches)) == [1, 2]
+
+
+def test_embedding_spares_batchnorm_and_changes_nothing_of_the_model(
+    corpus, tmp_path
+):
+    """Counted: an utterance takes fewer operations than the model's own pass."""
+    paths = sorted(str(path) for path in corpus.glob("wav/*/*/*.wav"))
+    model = load_speaker_model(write_model(tmp_path / "model"))
+    before, parameters = (
+        model.embedding_model,
+        sum(1 for _ in model.parameters()),
+    )
+    norms = []
+    hooks = [
+        module.register_forward_hook(lambda *_: norms.append(1))
+        for module in model.modules()
+        if isinstance(module, torch.nn.BatchNorm1d)
+    ]
+    found, _ = Embedder(corpus / "store")(model, paths)
+    assert not norms
+    wavs = [
+        torch.from_numpy(soundfile.read(p, dtype="float32")[0]) for p in paths
+    ]
+    expected = torch.cat([model.embed(wav.unsqueeze(0)) for wav in wavs])
+    assert len(norms) == len(hooks) * len(paths)
+    # Sums of a few hundred float32 numbers in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert model.embedding_model is before
+    assert sum(1 for _ in model.parameters()) == parameters
