@@ -19,7 +19,7 @@ compare: .venv/demo
 	cd $(RECIPE) && ../../../$(BIN)/python compare.py hparams/minivox/compare.yaml
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # With the faults that `make test` has examples of
 test-all: .venv/dev

@@ -148,7 +148,8 @@ def test_a_block_is_one_process_to_make(store):
     with store.claimed(block) as again:
         assert not again
     left = [name for _, _, names in os.walk(store.folder) for name in names]
-    assert sorted(left) == ["00000.npy", "answers.json", "utterances.csv"]
+    block_files = ["00000.npy", "00000.sha256"]
+    assert sorted(left) == [*block_files, "answers.json", "utterances.csv"]
 
 
 def test_what_fails_while_a_block_is_made_is_heard(store):

@@ -34,7 +34,9 @@ def test_every_speaker_gives_one_before_any_gives_a_second(folder):
     assert pick(pool, 99, 0, 1) == pool
     # Only the third of anna lasts 0.6 s.
     assert [u.key for u in pick(pool, 9, 0.55, 1)] == ["anna/2"]
-    with pytest.raises(UserError, match="none of the 6 utterances lasts 2 s"):
+    with pytest.raises(
+        UserError, match="none of the 6 utterances, .*lasts 2 s"
+    ):
         pick(pool, 1, 2, 1)
 
 

@@ -14,8 +14,13 @@ import torch
 from helpers.public import SPEAKERS, write_encoder, write_hub_model, write_run
 
 from imlkd_brain.errors import UserError
-from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
+from imlkd_brain.models.folder import (
+    EXECUTED,
+    find_inference_folder,
+    load_speaker_model,
+)
 from imlkd_brain.models.sources import is_name, only_keys
+from imlkd_brain.models.trust import trust
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
@@ -204,7 +209,9 @@ twice: !ref <layer>
             "CKPT.yaml of a checkpoint cannot be read",
         ),
         (
-            lambda run: edit(run, lambda text: text[: len(text) // 2] + "\n :"),
+            lambda run: edit(
+                run, lambda text: text[: text.index("!new")] + "[\n :"
+            ),
             "hyperparams.yaml: cannot be read",
         ),
         (
@@ -220,6 +227,22 @@ twice: !ref <layer>
                     "!new:speechbrain.lobes.features.Fbank",
                     "!name:speechbrain.lobes.models.Tacotron2.mel_spectrogram",
                 ),
+            ),
+            "runs speechbrain.lobes.models.Tacotron2.mel_spectrogram",
+        ),
+        (
+            lambda run: trust(
+                only_keys(
+                    edit(
+                        run,
+                        lambda text: text.replace(
+                            "!new:speechbrain.lobes.features.Fbank",
+                            "!name:speechbrain.lobes.models.Tacotron2"
+                            ".mel_spectrogram",
+                        ),
+                    ),
+                    EXECUTED,
+                )
             ),
             "`compute_features` is no module",
         ),
@@ -243,9 +266,10 @@ def test_each_mistake_of_a_run_has_its_sentence(run, change, words):
 
 
 def edit(run, change):
-    """Rewrite the YAML of a run."""
+    """Rewrite the YAML of a run, and return it."""
     path = run / "hyperparams.yaml"
     path.write_text(change(path.read_text()))
+    return path.read_text()
 
 
 def test_an_unfinished_training_of_this_recipe_is_no_run(run):
