@@ -163,6 +163,7 @@ def test_a_comparison_goes_on_and_reports(options, tmp_path):
     assert "number_of_epochs: 2 before, 3 now" in said
 
 
+@pytest.mark.slow
 def test_one_teacher_is_asked_once_for_all_runs_and_some_have_labels(
     options, tmp_path
 ):

@@ -286,6 +286,7 @@ def files(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_finished_model_is_not_touched_by_other_options_or_tries(
     taught, teacher, tiny_minivox, output
 ):
@@ -309,6 +310,7 @@ def test_a_finished_model_is_not_touched_by_other_options_or_tries(
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_another_of_other_speakers(
     teacher, tiny_minivox, output
 ):

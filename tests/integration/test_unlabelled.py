@@ -75,6 +75,7 @@ def test_few_labels_and_a_folder_train_and_resume(
     assert "labelled_speakers: content" in said
 
 
+@pytest.mark.slow
 def test_a_folder_alone_trains_and_verifies(tiny_minivox, teacher, tmp_path):
     output = tmp_path / "none"
     wavs, tests = tiny_minivox / "wav", tiny_minivox / "trials" / "test.txt"

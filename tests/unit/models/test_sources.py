@@ -258,7 +258,11 @@ twice: !ref <layer>
         ),
     ],
 )
-def test_each_mistake_of_a_run_has_its_sentence(run, change, words):
+def test_each_mistake_of_a_run_has_its_sentence(
+    run, change, words, tmp_path, monkeypatch
+):
+    # What is trusted is written there, not into the user's own folder.
+    monkeypatch.setenv("IMLKD_MODELS", str(tmp_path / "cache"))
     change(run)
     with pytest.raises(UserError, match=words) as raised:
         load_speaker_model(run)
