@@ -28,6 +28,18 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 LazyModule.__file__ = None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def models_of_tests(tmp_path_factory):
+    """A folder for models and for trust, in place of the user's own.
+
+    An export records that it is trusted. Processes of tests inherit it.
+    """
+    folder = tmp_path_factory.mktemp("imlkd_models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMLKD_MODELS", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_minivox():
     """The tiny MiniVox (klettres), built once per machine.

@@ -8,7 +8,8 @@ from synthetic import write_model
 from imlkd_brain.commands.parser import main
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.folder import load_speaker_model
-from imlkd_brain.models.trust import code_of
+from imlkd_brain.models.sources import public_folder
+from imlkd_brain.models.trust import TRUSTED, code_of, trust
 
 MARK = "mark: !apply:pathlib.Path.touch [!new:pathlib.Path ['{path}']]\n"
 # Nobody's class, so that the YAML is not plain
@@ -65,6 +66,14 @@ def test_a_network_of_ones_own_needs_no_question(tmp_path, monkeypatch):
     main(["info", str(folder), "--trust"])
     assert type(load_speaker_model(folder).embedding_model).__name__ == "Own"
     del sys.modules["own_network"]
+
+
+def test_what_tests_trust_stays_with_the_tests(tmp_path_factory):
+    """Else every export of a test would be trusted by who ran it."""
+    trust(OWN)
+    record = public_folder(TRUSTED)
+    assert "torch.nn.Identity" in record.read_text()
+    assert tmp_path_factory.getbasetemp() in record.parents
 
 
 @pytest.mark.parametrize(
