@@ -49,6 +49,7 @@ METHODS = (
     "iml_kd_plus",
 )
 PEER = "SpeechBrain's student alone"
+HALF = "{}, segments of half of the batch"
 STORED = "{}, answers stored"
 BEFORE = "{}, the teacher as it was trained"
 
@@ -89,6 +90,9 @@ def contenders_of(work, data, teacher, device):
     brains = {PEER: as_speechbrain(brain("scratch", "peer"))}
     for method in METHODS:
         brains[method] = brain(method, "ours")
+    half = [*shared, "--segment_share=0.5"]
+    for method in METHODS[3:]:
+        brains[HALF.format(method)] = brain(method, "half", half)
     for method in METHODS[3:]:
         brains[STORED.format(method)] = brain(method, "stored", stored)
     for method in METHODS[2:]:

@@ -19,6 +19,7 @@ from imlkd_brain.distillation.batchnorm import batchnorm_policy
 from imlkd_brain.distillation.gradient_shares import gradient_shares
 from imlkd_brain.distillation.guidance import Outputs, View
 from imlkd_brain.distillation.methods import BRANCHES
+from imlkd_brain.distillation.parts import parts_of
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import named_if_too_short
 from imlkd_brain.models.folded import without_idle_padding
@@ -68,19 +69,23 @@ class IMLKDBrain(sb.Brain):
         feats = self.modules.compute_features(wavs)
         feats = self.modules.mean_var_norm(feats, lens)
         view = View(wavs, feats, self._target(batch), batch)
-        self.counts = self._counts(view.target)
+        self.parts = self._parts(view.target)
         student = self._student(feats)
         teacher = (None, None)
-        if any(map(self.needs, ("raw", "cross", "segment"))):
+        if self.needs("raw"):
             teacher = self.guidance.of_chunk(view)
         predictions = {"raw": Outputs(*student, *teacher)}
         if self.distils and self.hparams.objective.cuts_segments:
-            self._add_segments(predictions, view, teacher)
+            cut = view.of_rows(self.parts["segment"].rows)
+            self._add_segments(predictions, cut)
         return predictions
 
-    def _add_segments(self, predictions, view, teacher):
+    def _add_segments(self, predictions, view):
         """Outputs of the branches on segments, by their names."""
         objective = self.hparams.objective
+        teacher = (None, None)
+        if self.needs("cross") or self.needs("segment"):
+            teacher = self.guidance.of_chunk(view)
         inputs = self.guidance.of_segments(
             view,
             self._seeds(),
@@ -110,27 +115,27 @@ class IMLKDBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             return self._valid_loss(predictions, batch)
         target = self._target(batch)
-        labelled = self._labelled(target)
+        labelled = self.parts["raw"].labelled
         loss = self._speaker_loss(predictions["raw"].student, target, labelled)
-        # Of all utterances, and of those that have a label
-        shares = [distributed.share_of(counts) for counts in self.counts]
-        loss = loss * shares[1]
+        shares = {name: part.shares for name, part in self.parts.items()}
+        loss = loss * shares["raw"][1]
         if not self.distils:
             self.means.add("loss", loss)
             return loss
         objective = self.hparams.objective
         terms = {}
         for branch in filter(self.needs, BRANCHES):
+            chosen = self.parts[branch]
             outputs = predictions[branch].scaled(self.hparams.scale)
             terms.update(
                 objective.branch_terms(
                     branch,
                     outputs,
-                    target,
+                    chosen.target,
                     self._projection(),
                     step=self.optimizer_step,
-                    labelled=labelled,
-                    rows=self.counts[0],
+                    labelled=chosen.labelled,
+                    rows=chosen.counts[0],
                 )
             )
         distillation, weighted = objective.weighted(
@@ -205,25 +210,14 @@ class IMLKDBrain(sb.Brain):
             target = self.hparams.wav_augment.replicate_labels(target)
         return target
 
-    def _labelled(self, target):
-        """Rows that have a label, where some of the training data have none."""
-        if not getattr(self.hparams, "unlabelled_rows", False):
-            return None
-        return (target >= 0).nonzero().squeeze(1)
-
-    def _counts(self, target):
-        """Utterances of each process in a batch, and those with a label."""
-        if distributed.n_processes() == 1:
-            return [[len(target)], [len(target)]]
-        labelled = self._labelled(target)
-        n_labelled = len(target) if labelled is None else len(labelled)
-        # Exchanged before much is queued: it waits for the GPU.
-        return list(
-            zip(
-                *distributed.counts_of_all(
-                    [len(target), n_labelled], target.device
-                )
-            )
+    def _parts(self, target):
+        """The utterances that each branch has in this batch."""
+        cuts = self.distils and self.hparams.objective.cuts_segments
+        return parts_of(
+            target,
+            self.hparams.integrated_inputs.share if cuts else 1.0,
+            self._step_seed(distributed.rank()),
+            unlabelled=getattr(self.hparams, "unlabelled_rows", False),
         )
 
     def _step_seed(self, rank=0):

@@ -96,6 +96,20 @@ class View:
     target: torch.Tensor  # true classes, (B,), int64
     batch: object = None  # of the data set, where more comes with the chunks
     answer: tuple = None  # the teacher's on the chunks, once it was asked
+    rows: torch.Tensor = None  # numbers in the batch of these; None: all of it
+
+    def of_rows(self, rows):
+        """Return the same of some chunks, by their numbers; None: of all."""
+        if rows is None:
+            return self
+        given = (self.wavs, self.feats, self.target)
+        answer = self.answer and tuple(part[rows] for part in self.answer)
+        return View(*(part[rows] for part in given), self.batch, answer, rows)
+
+    def of_batch(self, name):
+        """Return what the data set gave with these chunks."""
+        given = getattr(self.batch, name).data
+        return given if self.rows is None else given[self.rows]
 
 
 @dataclass

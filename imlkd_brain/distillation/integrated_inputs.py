@@ -66,6 +66,12 @@ OPTIONS = {
         words=BASELINES,
     ),
     "durations": DURATIONS,
+    "segment_share": number(
+        "Share of a batch's chunks that segments are cut from: at least two, "
+        "others in each batch. What is learnt on whole chunks is of all.",
+        above=0,
+        high=1,
+    ),
     "gate": number(
         "How much the map weighs the input: 0 leaves it as it is, 1 weighs it "
         "by the map alone.",
@@ -215,6 +221,9 @@ class IntegratedInputs:
         Frames per second.
     scale : float
         Scale of the cosines inside the posterior of ``log_posterior``.
+    share : float
+        Of a batch's chunks that the training step cuts segments from, in
+        (0, 1].
 
     Raises
     ------
@@ -251,6 +260,7 @@ class IntegratedInputs:
         internal_batch_size,
         frame_rate=100,
         scale=COSINE_SCALE,
+        share=1.0,
     ):
         check_choice("mode", mode, MODES)
         check_choice("rule", rule, RULES)
@@ -265,6 +275,7 @@ class IntegratedInputs:
             keep=keep,
             frame_rate=frame_rate,
             scale=scale,
+            segment_share=share,
         )
         if isinstance(baseline, str):
             check_choice("attribution_baseline", baseline, BASELINES)
@@ -282,6 +293,7 @@ class IntegratedInputs:
         self.internal_batch_size = internal_batch_size
         self.frame_rate = frame_rate
         self.scale = scale
+        self.share = share
 
     def segments(self, feats, generator=None, duration_generator=None):
         """Draw a duration for the batch and crop each utterance to it.

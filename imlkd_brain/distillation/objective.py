@@ -384,7 +384,7 @@ class DistillationObjective:
                 break
         return sum(values)
 
-    def weighted(self, terms, step, shares=(1.0, 1.0)):
+    def weighted(self, terms, step, shares=None):
         """The distillation loss and what each term adds to it.
 
         Arguments
@@ -393,9 +393,9 @@ class DistillationObjective:
             From :meth:`branch_terms`, of all branches in use.
         step : int
             Updates done so far.
-        shares : tuple of float
-            :func:`imlkd_brain.distributed.share_of` this process's utterances,
-            and those with a label.
+        shares : dict of str to tuple of float, optional
+            By branch, :func:`imlkd_brain.distributed.share_of` this process's
+            utterances, and those with a label; 1 without it.
 
         Returns
         -------
@@ -415,9 +415,11 @@ class DistillationObjective:
 
     def _share(self, name, shares):
         """What a process's own value of a term counts."""
-        term = TERMS[name.split("/")[1]]
-        gathers = self.gather_batch and term.relational
-        return 1.0 if gathers else shares["target" in term.needs]
+        branch, term = name.split("/")
+        gathers = self.gather_batch and TERMS[term].relational
+        if gathers or shares is None:
+            return 1.0
+        return shares[branch]["target" in TERMS[term].needs]
 
     def eta_at(self, step):
         """``eta`` after ``step`` updates: warm-up, then the schedule.

@@ -38,21 +38,24 @@ class StoredGuidance:
 
     def of_chunk(self, view):
         """Cosines (B, C) and embeddings (B, D) of the chunks."""
-        return self._answer(view.batch.answer_chunk.data)
+        if view.answer is None:
+            view.answer = self._answer(view.of_batch("answer_chunk"))
+        return view.answer
 
     def of_segments(
         self, view, seeds, with_gap=False, integrated=True, weights=False
     ):
         """The segments in the student's features, and what was stored."""
-        batch, front_end = view.batch, self.teacher.front_end
-        plain = segments_at(view.feats.detach(), batch.frames.data).float()
-        taught = getattr(batch, "answer_integrated", None)
-        made = Integrated(plain, None if taught is None else taught.data)
-        made.plain = plain
+        front_end = self.teacher.front_end
+        frames = view.of_batch("frames")
+        plain = segments_at(view.feats.detach(), frames).float()
+        made = Integrated(plain, plain=plain)
+        if hasattr(view.batch, "answer_integrated"):
+            made.teacher = view.of_batch("answer_integrated")
         if self.integrated.mode == "identity":
             return made
         if integrated or weights:
-            given = batch.answer_weights.data
+            given = view.of_batch("answer_weights")
             if front_end is not None:
                 given = carried_weights(
                     given,

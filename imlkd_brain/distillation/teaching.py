@@ -56,7 +56,7 @@ class RecipeGuidance(Guidance):
 
     def _segments(self, view, seeds):
         """The segments of the batch's recipes."""
-        frames = view.batch.frames.data
+        frames = view.of_batch("frames")
         segment = Segment(
             segments_at(view.feats.detach(), frames),
             frames.shape[1] / self.integrated.frame_rate,

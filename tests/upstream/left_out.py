@@ -51,6 +51,7 @@ KEYS = {
             "embedding_projection",
             # Terms of the utterances of all processes
             "gather_batch",
+            "segment_share",
         )
     ),
     "teacher_classes": "classifier",
@@ -148,9 +149,13 @@ NAMES = {
             "train_kd:trained_with",
             "train_kd:told",
             "train_kd:loader_options",
-            "IMLKDBrain._labelled",
             "imlkd_brain.brain:labelled",
             "has_unlabelled",
+            # Parts of a batch: all branches have the whole one there
+            "parts_of",
+            "draw_rows",
+            "Part",
+            "IMLKDBrain._parts",
             # Several processes: each relates its own utterances there
             "counts_of_all",
             "share_of",
@@ -159,7 +164,6 @@ NAMES = {
             "Outputs.of_all",
             "DistillationObjective._share",
             "tensors_of",
-            "IMLKDBrain._counts",
         )
     ),
 }
@@ -181,6 +185,7 @@ ATTRIBUTES = {
             "_share_statistics",
             "batch_isfinite",
             "of_rows",
+            "of_batch",
         )
     ),
     "learnt_speakers": True,
@@ -207,7 +212,8 @@ PARAMETERS = {
     },
     "_build": {"run": None},
     "Guidance": {"sample_rate": None, "cache": None},
-    "View": {"wavs": None, "batch": None},
+    "IntegratedInputs": {"share": None},
+    "View": {"wavs": None, "batch": None, "rows": None},
     "Integrated": {
         "weights": None,
         "plain": None,
@@ -248,6 +254,7 @@ EXAMPLES = (
     "make_projection",
     "n_batches",
     "random_segments",
+    "repeat_to",
     "seconds_to_samples",
     "segments_at",
     "speaker_names",
@@ -387,7 +394,7 @@ TEXTS = {
         "eta * self.weights[name] * self._share(name, shares) * value": (
             "eta * self.weights[name] * value"
         ),
-        "terms, step, shares=(1.0, 1.0)": "terms, step",
+        "terms, step, shares=None": "terms, step",
         "self.eta_at(step)": "self.eta",
         'self.option_at(f"{name}_{need}", step)': (
             'self.options[f"{name}_{need}"]'
@@ -451,7 +458,7 @@ TEXTS = {
             "            embeddings = self._embed(*batch.sig)\n"
         ): "        embeddings = self._embed(*batch.sig)\n",
         " of the utterances that have a label": "",
-        '("raw", "cross", "segment")': '("raw", "cross")',
+        'self.needs("cross") or self.needs("segment")': 'self.needs("cross")',
         "        x_d, x         -> student, teacher -> terms on the segment branch\n": "",
         (
             '        if self.needs("segment"):\n'
@@ -463,11 +470,18 @@ TEXTS = {
         "        scores = None if self.attention is None else "
         "self.attention.take()\n": "",
         "teacher, scores, weights)": "teacher)",
-        "        self.counts = self._counts(view.target)\n": "",
-        "        # Of all utterances, and of those that have a label\n"
-        "        shares = [distributed.share_of(counts) for counts in "
-        "self.counts]\n        loss = loss * shares[1]\n": "",
-        "                    rows=self.counts[0],\n": "",
+        "        self.parts = self._parts(view.target)\n": "",
+        '            cut = view.of_rows(self.parts["segment"].rows)\n'
+        "            self._add_segments(predictions, cut)\n": (
+            "            self._add_segments(predictions, view)\n"
+        ),
+        '        labelled = self.parts["raw"].labelled\n': "",
+        "        shares = {name: part.shares for name, part in "
+        'self.parts.items()}\n        loss = loss * shares["raw"][1]\n': "",
+        "            chosen = self.parts[branch]\n": "",
+        "                    chosen.target,\n": "                    target,\n",
+        "                    labelled=chosen.labelled,\n"
+        "                    rows=chosen.counts[0],\n": "",
         "weighted(\n            terms, self.optimizer_step, shares\n        )": (
             "weighted(terms, self.optimizer_step)"
         ),
@@ -516,6 +530,7 @@ NESTED_KEYS = (
     "objective.eta_total_steps",
     "objective.embedding_projection",
     "objective.gather_batch",
+    "integrated_inputs.share",
     "teacher.classes",
     "teacher.features",
     "methods.decoupled_kd",

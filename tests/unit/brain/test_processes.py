@@ -16,6 +16,7 @@ from helpers.states import copy_of
 from synthetic import TRAIN_SPEAKERS, in_processes
 
 from imlkd_brain import distributed
+from imlkd_brain.distillation import parts
 from imlkd_brain.distillation.teacher import load_teacher
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
@@ -142,6 +143,31 @@ def test_without_gathering_each_process_relates_its_own(update, tmp_path):
     _, other, gathers = results[0][method]
     assert distance(change, other) > 1e-3
     assert gathers == [(torch.int64, 2)]
+
+
+def test_parts_of_batches_that_are_not_shared_evenly_count_alike(
+    update, tmp_path, monkeypatch
+):
+    """Segments of the first of each process: of utterances 0 and 1."""
+
+    def first(n_rows, share, seed):
+        return [0, 2] if n_rows == 4 else [0]
+
+    monkeypatch.setattr(parts, "draw_rows", first)
+    method, options = "iml_kd_plus", {"segment_share": 0.5}
+    split = [[0, 2, 3], [1]]
+    results = of_two(update, split, tmp_path, [method], **options)
+    # The order in which one process has them all
+    loss, change, _ = update(method, [0, 2, 1, 3], **options)
+    losses, changes, gathers = zip(*(r[method] for r in results), strict=True)
+    assert sum(losses) / 2 == pytest.approx(loss, rel=1e-5)
+    for other, exchanged in zip(changes, gathers, strict=True):
+        assert distance(change, other) < 1e-4
+        # The counts of both parts in one exchange
+        assert exchanged[0] == (torch.int64, 4)
+        assert [n for _, n in exchanged[1:]] == [
+            n * width for n in (3, 1) for width in LOGITS
+        ]
 
 
 def test_labels_that_are_not_shared_evenly_count_alike(

@@ -291,6 +291,8 @@ class TestTheObjectOfTheYaml:
             ("keep", True),
             ("internal_batch_size", 0),
             ("frame_rate", 0),
+            ("share", 0.0),
+            ("share", 1.01),
         ],
     )
     def test_mistakes_are_named_at_construction(self, key, value):
