@@ -1,17 +1,11 @@
-"""A wrong option ends each script, as a process, with one sentence."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""A wrong option ends each script with one sentence."""
 
 import pytest
 import train_kd
+from helpers.scripts import RECIPE, run_script
 
 from imlkd_brain import values
 from imlkd_brain.errors import UserError
-
-RECIPE = Path(__file__).resolve().parents[2] / "recipes/VoxCeleb/IMLKD"
 
 
 @pytest.mark.parametrize(
@@ -25,13 +19,7 @@ RECIPE = Path(__file__).resolve().parents[2] / "recipes/VoxCeleb/IMLKD"
 )
 def test_a_wrong_option_is_one_sentence(command, words, tmp_path):
     output = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, *command.split(), "--output_folder", str(output)],
-        cwd=RECIPE,
-        env={**os.environ, "PYTHONPATH": str(RECIPE)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(*command.split(), "--output_folder", str(output))
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith(f"error: {words}"), (
         done.stderr

@@ -4,8 +4,10 @@ import csv
 import shutil
 
 import pytest
+import train_kd
+import verify
 from synthetic import TRAIN_SPEAKERS, write_model
-from test_train import n_speakers, run, small, stats_of
+from test_train import here, n_speakers, refused, run, small, stats_of
 
 from imlkd_brain.models.folder import load_speaker_model, read_names
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -53,12 +55,12 @@ def test_few_labels_and_a_folder_train_and_resume(
         "attribution_target": "own_embedding",
     }
     labelled.write_text("nobody\n")
-    said = run(student(tiny_minivox, teacher, output, **options), code=2)
-    assert "nobody" in said and "Traceback" not in said
+    first = student(tiny_minivox, teacher, output, **options)
+    assert "nobody" in refused(train_kd.main, first)
     with open(output / "save" / "train.csv", newline="") as stream:
         trained = sorted({row["spk_id"] for row in csv.DictReader(stream)})
     labelled.write_text("\n".join(trained[:3]))
-    run(student(tiny_minivox, teacher, output, **options))
+    run(first)
 
     (row,) = stats_of(output)
     assert 0 < float(row["train labelled_share"]) < 1
@@ -68,10 +70,11 @@ def test_few_labels_and_a_folder_train_and_resume(
     assert len(trained) == n_speakers(tiny_minivox, "train")
 
     more = {**options, "number_of_epochs": 2}
-    run(student(tiny_minivox, teacher, output, **more))
+    longer = student(tiny_minivox, teacher, output, **more)
+    here(train_kd.main, longer)
     assert len(stats_of(output)) == 2
     labelled.write_text("\n".join(trained[:4]))
-    said = run(student(tiny_minivox, teacher, output, **more), code=2)
+    said = refused(train_kd.main, longer)
     assert "labelled_speakers: content" in said
 
 
@@ -84,8 +87,8 @@ def test_a_folder_alone_trains_and_verifies(tiny_minivox, teacher, tmp_path):
         "verification_file": tests,
         "valid_trials": "null",
     }
-    said = run(student("null", teacher, output, **more), code=2)
-    assert "iml_kd has terms of speakers" in said and "Traceback" not in said
+    said = refused(train_kd.main, student("null", teacher, output, **more))
+    assert "iml_kd has terms of speakers" in said
     run(student("null", teacher, output, method="embedding_kd", **more))
     (row,) = stats_of(output)
     assert "train accuracy" not in row and "valid EER" not in row
@@ -111,14 +114,12 @@ def test_a_folder_alone_trains_and_verifies(tiny_minivox, teacher, tmp_path):
         "--decision_list=null",
         "--store_decision=False",
     ]
-    run(command, script="verify.py")
+    here(verify.main, command)
     # The folder's own speakers are no test speakers any more.
     speaker = next(name for name in speakers if name not in TRAIN_SPEAKERS)
     files = sorted((wavs / speaker).rglob("*.wav"))[:2]
     keys = [file.relative_to(wavs).as_posix() for file in files]
     heard = tmp_path / "heard.txt"
     heard.write_text(f"1 {keys[0]} {keys[1]}\n0 {keys[0]} {key_of(tests)}\n")
-    said = run(
-        [*command, f"--trial_lists=[{heard}]"], script="verify.py", code=2
-    )
+    said = refused(verify.main, [*command, f"--trial_lists=[{heard}]"])
     assert "unlabelled speech" in said

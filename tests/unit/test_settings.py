@@ -1,11 +1,9 @@
 """Unit tests of ``imlkd_brain.settings``."""
 
 import ast
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers.scripts import RECIPE, run_script
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from imlkd_brain.errors import UserError
@@ -252,18 +250,9 @@ def test_mistakes_in_options_have_their_sentence(small, argv, words):
     "script", ["train_kd", "teach", "verify", "explain", "compare"]
 )
 def test_help_is_the_docstring_and_a_hint_is_the_scripts_own(script):
-    path = Path(__file__).parents[2] / f"recipes/VoxCeleb/IMLKD/{script}.py"
+    path = RECIPE / f"{script}.py"
     usage = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-
-    def run(*options):
-        return subprocess.run(
-            [sys.executable, str(path), *options],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    helped, bare = run("--help"), run()
+    helped, bare = run_script(path.name, "--help"), run_script(path.name)
     assert (helped.returncode, helped.stdout.strip()) == (0, usage.strip())
     assert bare.returncode == 2
     hint = bare.stderr.split("`")[1].removeprefix("python ")
