@@ -8,6 +8,7 @@ Authors: IML-KD contributors
 
 import os
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,12 +56,15 @@ class AtomicCheckpointer(Checkpointer):
         super().__init__(*args, **kwargs)
         self._known = {}
 
-    def save_checkpoint(self, *args, **kwargs):
+    def save_checkpoint(self, meta=None, *args, **kwargs):
         """Save all recoverables; the checkpoint, or None off the main process.
 
-        See ``speechbrain.utils.checkpoints.Checkpointer.save_checkpoint``.
+        See ``speechbrain.utils.checkpoints.Checkpointer.save_checkpoint``. Its
+        time is later than that of all others, also after the clock was set
+        back: the latest is what is kept and gone on with.
         """
-        written = super().save_checkpoint(*args, **kwargs)
+        meta = {"unixtime": self._later_than_all(), **(meta or {})}
+        written = super().save_checkpoint(meta, *args, **kwargs)
         ddp_barrier()
         if written is not None:
             write_sums(written.path)
@@ -90,8 +94,7 @@ class AtomicCheckpointer(Checkpointer):
         UserError
             If there are checkpoints and all of them are damaged.
         """
-        damaged = self.damaged()
-        whole = [path for path in self._places() if path not in damaged]
+        damaged, whole = self.damaged(), self._whole()
         if damaged and not whole:
             place, reason = min(damaged.items())
             raise UserError(
@@ -99,7 +102,7 @@ class AtomicCheckpointer(Checkpointer):
                 f"no other in {self.checkpoints_dir}; restore it, or remove "
                 f"{self.checkpoints_dir} and run again to train anew."
             )
-        return self._construct_checkpoint_objects(whole)
+        return whole
 
     def recover_if_possible(self, *args, **kwargs):
         """Load the newest checkpoint that is whole; set damaged ones aside.
@@ -178,6 +181,18 @@ class AtomicCheckpointer(Checkpointer):
     def _places(self):
         """Paths of all checkpoints, damaged or not."""
         return sorted(self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*"))
+
+    def _later_than_all(self):
+        """The time, or a second after the checkpoint that is ahead of it."""
+        times = [whole.meta["unixtime"] + 1 for whole in self._whole()]
+        return max([time.time(), *times])
+
+    def _whole(self):
+        """The checkpoints that are not damaged."""
+        damaged = self.damaged()
+        return self._construct_checkpoint_objects(
+            [path for path in self._places() if path not in damaged]
+        )
 
     def _new_checkpoint_dirpath(self):
         """Where to write a checkpoint named by the time."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -56,6 +57,22 @@ def save_two(folder):
         )
         weights.append(model.weight.detach().clone())
     return weights
+
+
+def test_a_clock_that_was_set_back_loses_no_checkpoint(tmp_path, monkeypatch):
+    """What was written last is kept and used, whatever the clock says."""
+    checkpointer, model = training(tmp_path)
+    now = time.time()
+    for epoch, clock in enumerate((now, now - 86400, now - 86399), 1):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        checkpointer.save_and_keep_only(name=f"epoch_{epoch}")
+    (kept,) = checkpointer.list_checkpoints()
+    assert kept.path.name == "CKPT+epoch_3"
+    other, fresh = training(tmp_path)
+    other.recover_if_possible()
+    assert (fresh.weight == 3).all()
 
 
 @pytest.mark.parametrize("sums", [True, False])
