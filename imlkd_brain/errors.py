@@ -63,6 +63,17 @@ MEMORY = (
     "batch (`--batch_size`, `--max_batch_seconds`) or fewer processes, what "
     "was finished is kept."
 )
+# What Python says where the number of a user is all that is known of them
+NOBODY = (
+    "getpwuid(): uid not found",
+    "No username set in the environment",
+    "Could not determine home directory",
+)
+NO_NAME = (
+    "this user has no name or no home on this machine, as in a container; give "
+    "both (`export USER=me HOME=/tmp/me`) and run the same command again, what "
+    "was finished is kept."
+)
 AGAIN = (
     "Make it a place to write to and run the same command again, what was "
     "finished is kept."
@@ -144,6 +155,10 @@ def _code_and_message(error):
     if said:
         return 1, f"error: {said}"
     said = str(error)
+    if isinstance(error, (KeyError, OSError, RuntimeError)) and any(
+        part in said for part in NOBODY
+    ):
+        return 2, f"error: {NO_NAME}"
     if isinstance(error, RuntimeError) and (
         type(error).__name__ in PEERS or "gloo/transport" in said
     ):

@@ -1,10 +1,12 @@
 """One sentence and an exit code for what a user can get wrong."""
 
 import errno
+import getpass
 import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +90,25 @@ def test_a_folder_that_is_not_there_for_torch(capsys, tmp_path):
         torch.save([], tmp_path / "not" / "there.pt")
     code, said = outcome(capsys, raised.value)
     assert code == errno.EACCES and "not" in said and "\n" not in said
+
+
+def test_a_user_without_name_and_home_is_told(capsys, monkeypatch):
+    """As in a container that runs with the number of a user it lacks."""
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    # torch asks for the name, folders of models for the home.
+    for ask in (getpass.getuser, Path("~/models").expanduser):
+        with pytest.raises((KeyError, OSError, RuntimeError)) as raised:
+            ask()
+        code, said = outcome(capsys, raised.value)
+        assert code == 2 and "\n" not in said
+        assert said.startswith("error: this user has no name")
+        assert "export USER=" in said and "HOME=" in said
 
 
 @pytest.mark.parametrize(
