@@ -164,6 +164,7 @@ def _replaced(schema, given):
 
 def _parse(argv):
     """SpeechBrain's parsing, whose complaints are one sentence."""
+    _check_text(argv)
     said = io.StringIO()
     try:
         with redirect_stderr(said):
@@ -178,6 +179,24 @@ def _parse(argv):
             raise
     problem = said.getvalue().strip().rpartition("error: ")[2]
     raise UserError(f"{' '.join(problem.split())}; correct the command line.")
+
+
+def _check_text(argv):
+    """Refuse arguments of which YAML would read another text, or none."""
+    for argument in argv:
+        if re.search("[\ud800-\udfff]", argument):
+            shown = argument.encode(errors="surrogateescape")
+            raise UserError(
+                f"{shown.decode(errors='replace')}: these letters are none in "
+                "this locale; run `export LC_ALL=C.UTF-8` before."
+            )
+        value = argument.partition("=")[2] or argument
+        if re.search(r"\s#", argument) and value[0] not in "\"'[{":
+            raise UserError(
+                f"{argument}: what follows ` #` is a remark to YAML; quote the "
+                "value for the shell and again for YAML, as in `--data_folder "
+                "'\"/my data #2\"'`."
+            )
 
 
 def describe(hparams_file, overrides=""):

@@ -180,7 +180,7 @@ def _unreadable(hparams_file, overrides, error):
     return (
         f"the option `--{option.replace(':', '', 1)}` cannot be read as YAML "
         f"({problem}); quote it for the shell, as in `--durations '[1.0, "
-        "2.0]'`."
+        "2.0]'`, and a text again for YAML, as in `--data_folder '\"/a: b\"'`."
     )
 
 

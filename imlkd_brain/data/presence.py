@@ -7,7 +7,9 @@ import os
 
 from imlkd_brain.data.speakers import separated
 from imlkd_brain.errors import UserError
+from imlkd_brain.schema import Made
 
+KEYS = ("data_folder", "skip_prep", "verification_file", "valid_trials")
 LIST_FOLDERS = ("", "meta", "trials")  # of a data folder, with trial lists
 
 
@@ -20,7 +22,8 @@ def check_sources(values):
     ---------
     values : dict
         Of the YAML: ``data_folder``, ``skip_prep``, ``verification_file`` and,
-        where it has it, ``valid_trials``.
+        where it has it, ``valid_trials``. What a function of the YAML returns
+        is not known yet, and is passed over.
 
     Raises
     ------
@@ -28,9 +31,13 @@ def check_sources(values):
         If a data folder or a list is missing. A list that has a URL, or the
         name of an official one, may be downloaded later.
     """
-    if values["data_folder"] is None or values["skip_prep"]:
+    data_folder, skip_prep, tests, dev = (
+        None if isinstance(values.get(key), Made) else values.get(key)
+        for key in KEYS
+    )
+    if data_folder is None or skip_prep:
         return
-    folders = separated(values["data_folder"])
+    folders = separated(data_folder)
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(
@@ -38,15 +45,15 @@ def check_sources(values):
                 "the one that holds wav/<speaker>/<session>/<utterance>.wav."
             )
     places = ["", *(os.path.join(f, p) for f in folders for p in LIST_FOLDERS)]
-    for source in separated(values["verification_file"]):
+    for source in separated(tests):
         later = "://" in source or "." not in source
         if not later and not _is_there(source, places):
             raise UserError(
                 f"verification_file: {source}: there is no such trial list, "
-                f"neither here nor in {values['data_folder']} or its meta or "
+                f"neither here nor in {data_folder} or its meta or "
                 "trials folder; correct the path."
             )
-    for path in separated(values.get("valid_trials")):
+    for path in separated(dev):
         if not _is_there(path, [""]):
             raise UserError(
                 f"valid_trials: {path}: there is no such trial list; give the "

@@ -238,6 +238,12 @@ def test_nothing_is_built_before_all_is_checked(small, monkeypatch):
         (["--seed", "1", "--seed", "2"], "cannot be read"),
         (["--thing", "3"], "thing is 3, but must be an object"),
         (["--thing", "{seed: [}"], "cannot be read"),
+        # A remark to YAML, a path to who types it
+        (["--data_folder", "/my data #2/vox"], "#2/vox.* is a remark"),
+        (["--data_folder=/my data #2/vox"], "#2/vox.* is a remark"),
+        (["--data_folder", "/my: data"], "quote .* again"),
+        # An umlaut in a locale that has none
+        (["--data_folder", "/M\udcc3\udcbcller"], "LC_ALL=C.UTF-8"),
     ],
 )
 def test_mistakes_in_options_have_their_sentence(small, argv, words):

@@ -1,5 +1,7 @@
 """Fixtures of a Brain on a corpus of 14 utterances."""
 
+import itertools
+
 import pytest
 import train_kd
 from synthetic import (
@@ -34,7 +36,7 @@ def teacher(teacher_folder):
 @pytest.fixture
 def make(corpus, teacher, tmp_path, monkeypatch):
     """``make(method, run_opts=..., **overrides)``: Brain and its data."""
-    count = iter(range(100))
+    count = itertools.count()
     # It has the features of this teacher, whatever the student's are.
     monkeypatch.setattr(train_kd, "check_teacher", lambda *_: None)
 

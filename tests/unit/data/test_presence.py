@@ -4,6 +4,7 @@ import pytest
 
 from imlkd_brain.data.presence import check_sources
 from imlkd_brain.errors import UserError
+from imlkd_brain.schema import Made
 
 
 @pytest.fixture
@@ -25,6 +26,14 @@ def test_what_is_there_passes(values):
     check_sources({**values, "valid_trials": None, "verification_file": None})
     check_sources({**values, "data_folder": "none", "skip_prep": True})
     check_sources({**values, "data_folder": None})
+
+
+@pytest.mark.parametrize(
+    "key", ["data_folder", "verification_file", "valid_trials"]
+)
+def test_what_a_function_of_the_yaml_returns_is_not_known_yet(values, key):
+    """``data_folder: !apply:os.getenv [VOX]``, a reference, any other tag."""
+    check_sources({**values, key: Made("apply:os.getenv", [], {}, True)})
 
 
 @pytest.mark.parametrize(
