@@ -23,8 +23,8 @@ from imlkd_brain.models.folder import (
     load_speaker_model,
 )
 from imlkd_brain.models.shipped import default_model
+from imlkd_brain.models.size import model_size
 from imlkd_brain.models.sources import only_keys, run_of
-from imlkd_brain.models.speaker_model import model_size
 from imlkd_brain.models.trust import code_of, trust
 from imlkd_brain.trained_with import read_record
 from imlkd_brain.verification.gallery import read_gallery

@@ -13,7 +13,7 @@ from imlkd_brain.models.deployment import check_place, write_deployment
 from imlkd_brain.models.folder import find_inference_folder, load_speaker_model
 from imlkd_brain.models.onnx_runtime import require_onnx
 from imlkd_brain.models.shipped import default_model
-from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.size import model_size
 
 # What only a model's maker knows; export.py reads it from its YAML.
 ABOUT = dict.fromkeys(

@@ -37,7 +37,7 @@ from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.figures import require_matplotlib
 from imlkd_brain.files import write_json, write_whole
 from imlkd_brain.models.folder import STATS_FILE, load_speaker_model
-from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.size import model_size
 
 RUNS, CURVES, RESULTS, TABLE = (
     "runs.csv",

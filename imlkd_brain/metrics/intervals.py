@@ -31,7 +31,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -242,8 +242,8 @@ def relative_difference(ours, theirs, folds, covariance=None, degrees=0):
     else:
         freedom = variance**2 / sum(part**2 / df for part, df in parts)
         error = math.sqrt(variance)
-        half = error * student.ppf((1 + CONFIDENCE) / 2, freedom)
-        p_value = 2 * student.sf(abs(centre) / error, freedom)
+        half = error * stdtrit(freedom, (1 + CONFIDENCE) / 2)
+        p_value = 2 * stdtr(freedom, -abs(centre) / error)
     return {
         **result,
         "low": float(100 * math.expm1(centre - half)),

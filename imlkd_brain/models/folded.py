@@ -182,19 +182,18 @@ class _Block(nn.Module):
                 -1, len(bias) // conv.groups, -1
             ).reshape(len(bias), n_in)
             bias = bias + moved.sum(1)
-        # Without drawing weights first: the caller's random stream is its own.
-        self.conv = nn.utils.skip_init(
-            nn.Conv1d,
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            padding=(conv.kernel_size[0] - 1) * conv.dilation[0] // 2,
-            padding_mode="reflect" if conv.kernel_size[0] > 1 else "zeros",
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-        )
+        # The caller's random stream is its own. torch's skip_init leaves it
+        # alone too, but imports a compiler for that, most of a second.
+        with torch.random.fork_rng(devices=[]):
+            self.conv = nn.Conv1d(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,
+                dilation=conv.dilation,
+                groups=conv.groups,
+                padding=(conv.kernel_size[0] - 1) * conv.dilation[0] // 2,
+                padding_mode="reflect" if conv.kernel_size[0] > 1 else "zeros",
+            ).to(conv.weight)
         with torch.no_grad():
             # A negative scale after ReLU is a sign after it.
             self.conv.weight.copy_(scale.abs()[:, None, None] * conv.weight)

@@ -1,7 +1,5 @@
 """One trained speaker model: features, embedding network and classifier.
 
-:func:`model_size` counts a model's parameters and multiply-accumulates.
-
 Authors: IML-KD contributors
 """
 
@@ -10,47 +8,12 @@ from pathlib import Path
 
 import torch
 
-from imlkd_brain.data.crops import seconds_to_samples
 from imlkd_brain.errors import UserError
 from imlkd_brain.models.features import (
     has_statistics,
     hop_samples,
     plain_settings,
 )
-
-
-def model_size(model, seconds=3.0):
-    """Count parameters and multiply-accumulates of the embedding model.
-
-    As in papers, the classifier and the features do not count.
-
-    Arguments
-    ---------
-    model : SpeakerModel
-        On any device.
-    seconds : float
-        Length of the input.
-
-    Returns
-    -------
-    parameters : int
-        Number of weights.
-    macs : int
-        Half of the floating-point operations of convolutions and matrix
-        products on one input.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = model.embedding_model
-    device = next(network.parameters()).device
-    n_samples = seconds_to_samples(seconds, model.sample_rate)
-    wavs = torch.zeros(1, n_samples, device=device)
-    with torch.inference_mode():
-        feats = model.features(wavs)
-        with FlopCounterMode(display=False) as counter:
-            model.embed_features(feats)
-    parameters = sum(weight.numel() for weight in network.parameters())
-    return parameters, counter.get_total_flops() // 2
 
 
 class SpeakerModel(torch.nn.Module):

@@ -265,7 +265,7 @@ EXAMPLES = (
 OURS = (
     r"verify\.py|explain\.py|compare\.py|minivox|prototype|trained_with"
     r"|docs/|caches?d?\b|decoupled|dist_loss|dev trials|public model|cohort|build_plain"
-    r"|model_size|one_sentence_errors|sha-256|loaded back|embedding stores"
+    r"|one_sentence_errors|sha-256|loaded back|embedding stores"
 )
 # Pieces that read otherwise upstream, by module.
 TEXTS = {

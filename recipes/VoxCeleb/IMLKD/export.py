@@ -27,7 +27,7 @@ from imlkd_brain.models.card import read_results, write_card
 from imlkd_brain.models.deployment import FACTS, check_place, write_deployment
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.onnx_runtime import OnnxSpeakerModel, require_onnx
-from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.size import model_size
 from imlkd_brain.settings import as_list, load_hyperparameters
 from imlkd_brain.verification.embeddings import Embedder
 from imlkd_brain.verification.export_keys import SCHEMA

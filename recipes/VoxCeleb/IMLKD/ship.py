@@ -22,7 +22,7 @@ from imlkd_brain.files import write_whole
 from imlkd_brain.models.card import write_card
 from imlkd_brain.models.folder import load_speaker_model
 from imlkd_brain.models.packaging import pack
-from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.size import model_size
 from imlkd_brain.settings import refuse_options
 
 DATA = "data/shipped"

@@ -39,7 +39,7 @@ from imlkd_brain.distributed import meet_to_share
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.files import write_whole
 from imlkd_brain.locks import hold
-from imlkd_brain.models.speaker_model import model_size
+from imlkd_brain.models.size import model_size
 from imlkd_brain.precision import set_tf32
 from imlkd_brain.settings import as_list, load_hyperparameters
 from imlkd_brain.verification.decisions import (
