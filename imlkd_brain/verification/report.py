@@ -5,7 +5,7 @@ Authors: IML-KD contributors
 
 from pathlib import Path
 
-import pandas as pd
+from tabulate import tabulate
 
 from imlkd_brain.data.trials import ALL
 from imlkd_brain.files import replacing, write_json
@@ -141,8 +141,8 @@ def _percent(rate):
 
 def _aligned(rows):
     """A table of text cells in columns of one width."""
-    return pd.DataFrame(rows).to_markdown(
-        index=False, tablefmt="simple", disable_numparse=True
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", disable_numparse=True
     )
 
 
