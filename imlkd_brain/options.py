@@ -71,6 +71,7 @@ LEFT_OUT = {
     "answers_variants",
     "answers_fields",
     "answers_precision",
+    "answers_arithmetic",
     "processes",
 }
 # How data are read, at any depth of the YAML.

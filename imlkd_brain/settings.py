@@ -14,7 +14,6 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 
 import speechbrain as sb
@@ -297,10 +296,19 @@ def resolve_base(hparams_file, overrides="", replaced=()):
         return hparams_file, _dump(command) if replaced else overrides
     changes = contents[-2]
     for content in reversed(contents[:-2]):
-        recursive_update(changes, content)
+        _merge(changes, content)
     if command:
-        recursive_update(changes, command)
+        _merge(changes, command)
     return chain[-1], _dump(changes)
+
+
+def _merge(changes, content):
+    """Put overrides over others; a mapping replaces what is none."""
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(changes.get(key), dict):
+            _merge(changes[key], value)
+        else:
+            changes[key] = value
 
 
 def _dump(content):

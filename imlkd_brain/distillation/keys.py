@@ -155,6 +155,12 @@ ANSWERS = {
         ("float32", "bfloat16"),
         optional=True,
     ),
+    "teacher_hears": choice(
+        "What stored answers are to: the chunk that the student hears, or the "
+        "one before augmentation, which is the student's alone then.",
+        ("augmented", "clean"),
+        optional=True,
+    ),
     "processes": whole(
         "Processes of teach.py, each with a teacher.",
         low=1,

@@ -116,6 +116,7 @@ def open_answers(
     compute_features,
     loader_options,
     cache,
+    teacher_hears="augmented",
 ):
     """Open stored answers and check that a training can learn from them.
 
@@ -135,6 +136,10 @@ def open_answers(
         Of the training set's data loader.
     cache : str or None
         Of the training.
+    teacher_hears : str
+        What the answers are to. ``augmented``: what the student hears.
+        ``clean``: the chunks before augmentation, which is the student's
+        alone and differs from epoch to epoch.
 
     Returns
     -------
@@ -147,6 +152,12 @@ def open_answers(
         method needs.
     """
     if not folder:
+        if teacher_hears == "clean":
+            raise UserError(
+                "teacher_hears: clean needs stored answers; run teach.py with "
+                "`--augmentation False` and give `--teacher_answers FOLDER`, "
+                "or `--teacher_hears augmented`."
+            )
         return None
     if cache:
         raise UserError(
@@ -190,6 +201,7 @@ def open_answers(
         integrated,
         seed,
         loader_options,
+        teacher_hears == "clean",
     )
 
 
@@ -227,6 +239,8 @@ class Answers:
         Of the order of chunks.
     loader_options : dict
         Of the training set's data loader.
+    clean : bool
+        Whether the teacher heard the chunks before augmentation.
     """
 
     def __init__(
@@ -239,6 +253,7 @@ class Answers:
         integrated,
         seed,
         loader_options,
+        clean,
     ):
         self.store = store
         self.n_variants = n_variants
@@ -249,6 +264,7 @@ class Answers:
         self.integrated = integrated
         self.seed = seed
         self.loader_options = loader_options
+        self.clean = clean
 
     def chunks_of(self, train_data, wav_augment):
         """Return the stored chunks of a training set.
@@ -271,6 +287,8 @@ class Answers:
             walk's.
         """
         content = self.store.content
+        if self.clean:
+            wav_augment = None
         ours = {
             "recipe": {
                 k: v for k, v in vars(self.recipe).items() if k != "seed"
@@ -350,7 +368,7 @@ class Answers:
         -------
         dict
             ``guidance``; ``train_dataloader_options`` with an order of stored
-            chunks; ``wav_augment``, None, because the chunks are augmented.
+            chunks; ``wav_augment``, None, where the chunks are augmented.
 
         Raises
         ------
@@ -378,11 +396,13 @@ class Answers:
             options.get("drop_last", False),
             order,
         )
-        return {
+        instead = {
             "guidance": StoredGuidance(teacher, self.integrated),
             "train_dataloader_options": options,
-            "wav_augment": None,
         }
+        if not self.clean:
+            instead["wav_augment"] = None
+        return instead
 
 
 class AnsweredSet(VariantSet):
