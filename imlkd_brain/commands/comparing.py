@@ -114,7 +114,7 @@ def embed(arguments):
                 "fingerprint": fingerprint(model),
                 "bad": bad,
             },
-            f"{len(embedded)} embeddings of {embeddings.shape[1]} numbers in "
-            f"{arguments.out}",
+            f"{len(embedded)} embedding{'s' * (len(embedded) > 1)} of "
+            f"{embeddings.shape[1]} numbers in {arguments.out}",
         )
     return list_bad(bad, len(paths))

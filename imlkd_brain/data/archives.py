@@ -33,9 +33,10 @@ def complete_folder(URL, folder, own, key):
 
     Arguments
     ---------
-    URL : str
+    URL : str or None
         Of a zip archive; a local path or a ``file://`` URL as well. It is
-        not asked where the folder holds the archive as ``data.zip``.
+        not asked where the folder holds the archive as ``data.zip``. None:
+        nothing is downloaded.
     folder : str
         Where the files belong.
     own : sequence of str
@@ -56,7 +57,7 @@ def complete_folder(URL, folder, own, key):
     archive = os.path.join(folder, ARCHIVE)
     if zipfile.is_zipfile(archive):
         return _unpack_missing(archive, folder, bool(own), archive)
-    if own:
+    if own or not URL:
         return False
     # Empty, or with half of an archive, which goes when a whole one is there.
     others = set(os.listdir(folder)) if os.path.isdir(folder) else set()

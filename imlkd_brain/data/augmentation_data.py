@@ -46,8 +46,9 @@ def prepare_augmentation_data(
 
     Arguments
     ---------
-    URL : str
-        Of a zip archive; a local path or a ``file://`` URL as well.
+    URL : str or None
+        Of a zip archive; a local path or a ``file://`` URL as well. None:
+        nothing is downloaded.
     data_folder : str
         Corpus folder, or several separated by commas.
     name : str

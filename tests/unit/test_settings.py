@@ -110,6 +110,24 @@ def test_a_yaml_with_a_base_is_the_base_with_changes(tmp_path):
     assert load_hyperpyyaml(resolved) == hparams
 
 
+def test_a_mapping_replaces_what_a_base_set_to_null(tmp_path):
+    """A YAML between has no noise; the last one, or the command, has it."""
+    (tmp_path / "whole.yaml").write_text(
+        "noise: {snr: 0, files: a.csv}\nother: {one: 1}\nseed: 1\n"
+    )
+    (tmp_path / "middle.yaml").write_text(
+        "base: whole.yaml\nnoise: null\nother: null\n"
+    )
+    last = tmp_path / "last.yaml"
+    last.write_text("base: middle.yaml\nnoise: {snr: 5}\n")
+    _, hparams, _, _ = load_hyperparameters([str(last), "--other={one: 2}"])
+    assert hparams == {
+        "noise": {"snr": 5, "files": "a.csv"},
+        "other": {"one": 2},
+        "seed": 1,
+    }
+
+
 def test_each_mistake_with_a_base_has_its_sentence(tmp_path):
     (tmp_path / "whole.yaml").write_text("eta: 1\n")
     mine = tmp_path / "mine.yaml"

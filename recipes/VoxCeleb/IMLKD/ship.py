@@ -44,7 +44,17 @@ SOURCES = [
         )
     ]
     for corpus in CORPORA
-] + [[Step("teacher", "-m imlkd_brain.models.public campplus")]]
+] + [
+    [Step("teacher", "-m imlkd_brain.models.public campplus")],
+    [
+        Step(
+            "noises",
+            f"-m imlkd_brain.corpora.noises --data_folder {DATA}/noise "
+            "--voices data/voice_clips",
+            f"{DATA}/noise/manifest.json",
+        )
+    ],
+]
 
 TRAINING = [
     [
@@ -53,7 +63,7 @@ TRAINING = [
             f"teach.py hparams/minivox/teach.yaml --data_folder {FOLDERS} "
             "--teacher_folder campplus --teacher_classes prototypes "
             f"--teacher_answers {DATA}/answers --answers_fields '[chunk]' "
-            "--processes 2",
+            "--answers_variants 2 --answers_arithmetic bfloat16 --processes 2",
         )
     ],
     [
@@ -84,17 +94,19 @@ ABOUT = {
     "training_data": (
         "speechocean762 and MiniVox without uqm, both without the test and dev "
         "speakers of fold 0, and clips of LibriSpeech (CC BY 4.0) and Speech "
-        "Commands (CC BY 4.0), at three speeds, without noise. MiniVox's packs "
-        "are under the GPL and Creative Commons licences."
+        "Commands (CC BY 4.0), at three speeds. Half of the batches have babble "
+        "of LibriSpeech's and Speech Commands' voices or coloured noise, at 5 "
+        "to 20 dB. MiniVox's packs are under the GPL and Creative Commons "
+        "licences."
     ),
     "teacher": (
         "CAM++ (3D-Speaker, arXiv 2303.00332, Apache 2.0), by stored answers. "
         "Whether it has heard speakers of speechocean762 is not known."
     ),
     "method": (
-        "AAM-softmax, and the teacher's embedding of a chunk for the chunk and "
-        "for a plain segment of it, through a linear projection. No "
-        "attribution. Seed 1986, hparams/shipped.yaml."
+        "AAM-softmax, and the teacher's embedding of a clean chunk for the chunk "
+        "and for a plain segment of it, through a linear projection. No "
+        "attribution. Twelve epochs, seed 1986, hparams/shipped.yaml."
     ),
     "limits": (
         "Decisions about people without a test on their own recordings. Noise, "

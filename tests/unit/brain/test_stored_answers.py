@@ -154,6 +154,43 @@ def test_the_teacher_is_asked_nothing(answered, monkeypatch):
     assert float(stats_of(fit(brain))["train loss"]) > 0
 
 
+def test_noise_may_be_the_students_alone(answered, monkeypatch):
+    """The answers are to clean chunks; each epoch hears other noise."""
+    heard = []
+
+    def louder(wavs, lens):
+        heard.append(wavs)
+        return 2 * wavs, lens
+
+    louder.replicate_labels = lambda labels: labels
+    brain = answered(
+        "segments_kd",
+        walk={},
+        teacher_hears="clean",
+        augmentation=True,
+        edit=lambda hparams: hparams.update(wav_augment=louder),
+        number_of_epochs=2,
+    )
+    said = []
+    answer = brain.hparams.guidance._answer
+    monkeypatch.setattr(
+        brain.hparams.guidance,
+        "_answer",
+        lambda embeddings: said.append(embeddings) or answer(embeddings),
+    )
+    fit(brain)
+    assert len(heard) == len(said) == brain.optimizer_step
+    # The dataset checks that the chunks are the walk's before they are changed.
+    store = brain.hparams.answers.store
+    stored = {tuple(store.record(u, 0)["chunk"]) for u in store.utterances}
+    assert {tuple(row.tolist()) for batch in said for row in batch} <= stored
+
+
+def test_a_teacher_that_is_asked_hears_what_the_student_hears(make):
+    with pytest.raises(UserError, match="teacher_hears: clean needs stored"):
+        make("iml_kd", teacher_hears="clean")
+
+
 def test_half_precision_is_close_to_single(answered):
     losses = []
     for precision in ("float16", "float32"):

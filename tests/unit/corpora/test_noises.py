@@ -15,7 +15,9 @@ def voices(tmp_path):
     for number in range(4):
         folder = tmp_path / "corpus" / "wav" / f"voice{number}" / "s00"
         folder.mkdir(parents=True)
-        tone = 0.1 * (number + 1) * np.sin(2 * np.pi * 500 * (number + 1) * time)
+        tone = (
+            0.1 * (number + 1) * np.sin(2 * np.pi * 500 * (number + 1) * time)
+        )
         soundfile.write(folder / "u.wav", tone, 16000)
     return tmp_path / "corpus"
 

@@ -82,6 +82,15 @@ def test_a_folder_of_ones_own_is_used_as_it_is(prepare, tmp_path):
     assert list(prepare(dest_folder=str(own))) == ["one.wav", "two.wav"]
 
 
+def test_without_an_archive_files_have_to_be_there(prepare, tmp_path):
+    with pytest.raises(UserError, match="noise: no .wav files there.*noise"):
+        prepare(URL=None)
+    place = tmp_path / "A" / "noise"
+    place.mkdir(parents=True)
+    (place / "own.wav").write_bytes(wav())
+    assert list(prepare(URL=None)) == ["own.wav"]
+
+
 def test_a_csv_of_the_users_is_kept_or_named(prepare, tmp_path):
     own, path = tmp_path / "own.wav", tmp_path / "own.csv"
     own.write_bytes(wav())
