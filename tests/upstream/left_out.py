@@ -29,6 +29,7 @@ KEYS = {
             "answers_fields",
             "answers_precision",
             "answers_arithmetic",
+            "teacher_hears",
             "processes",
             # What they read
             "initial_weights",

@@ -80,9 +80,9 @@ def prepare(hparams):
     }
     options.update(hparams["prepare_options"](begun=False))
     prepare_voxceleb(**options)
-    for key in ("prepare_noise_data", "prepare_rir_data"):
-        if hparams["augmentation"] and hparams[key] is not None:
-            hparams[key]()
+    if hparams["augmentation"] and hparams["prepare_noise_data"] is not None:
+        hparams["prepare_noise_data"]()
+        hparams["prepare_rir_data"]()
 
 
 def dataio_prep(hparams, recipe):

@@ -198,9 +198,9 @@ def train(hparams_file, hparams, run_opts, overrides, trained_with):
         run_on_main(prepare_voxceleb, kwargs=options)
     if not hparams["augmentation"]:
         hparams["wav_augment"] = None
-    for key in ("prepare_noise_data", "prepare_rir_data"):
-        if hparams["augmentation"] and hparams.get(key) is not None:
-            run_on_main(hparams[key])
+    elif hparams.get("prepare_noise_data") is not None:
+        run_on_main(hparams["prepare_noise_data"])
+        run_on_main(hparams["prepare_rir_data"])
 
     train_data, valid_data, encoder = dataio_prep(hparams)
     add_speaker_modules(hparams, run_opts, encoder, len(train_data))
