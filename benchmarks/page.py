@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 # The page's order. A benchmark without results here comes to the end.
 ORDER = (
     "bench_training",
+    "segment_share",
     "bench_step",
     "bench_attribution",
     "plan_paper_run",
