@@ -45,6 +45,7 @@ MAY_CHANGE = {
     "measure_interval": 0,
     "teacher_cache_limit": 0,
     "internal_batch_size": None,
+    "train_shards": None,
     "num_workers": 0,
 }
 # Objects that write logs and checkpoints, what only repeats the seed or the

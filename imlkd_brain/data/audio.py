@@ -13,6 +13,7 @@ import soundfile
 import torch
 import torchaudio
 
+from imlkd_brain.data.in_shard import InShard
 from imlkd_brain.errors import UserError
 
 FULL_SCALE = 0.9999  # 32764 of 16 bits
@@ -27,7 +28,8 @@ def opened(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        The file; of an :class:`imlkd_brain.data.in_shard.InShard` that in its
+        shard.
 
     Yields
     ------
@@ -38,6 +40,10 @@ def opened(path):
     UserError
         If the file is missing, or cannot be opened or read.
     """
+    if isinstance(path, InShard):
+        with path.opened() as file:
+            yield file
+        return
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             # Opening a named pipe waits until someone writes to it.

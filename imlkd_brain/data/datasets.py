@@ -10,6 +10,7 @@ import speechbrain as sb
 from imlkd_brain.data.annotations import UNLABELLED, read_annotation
 from imlkd_brain.data.audio import read_audio, read_converted, repeat_to
 from imlkd_brain.data.crops import RandomChunks, seconds_to_samples
+from imlkd_brain.data.in_shard import Shards
 from imlkd_brain.data.speakers import utterance_key
 from imlkd_brain.errors import UserError
 from imlkd_brain.files import in_place_of
@@ -24,6 +25,7 @@ def train_dataset(
     seed,
     speeds=(1.0,),
     labels=None,
+    shards=None,
 ):
     """Return the training set and its random chunks.
 
@@ -44,6 +46,9 @@ def train_dataset(
         ``<speaker>-sp<factor>``.
     labels : imlkd_brain.data.labels.Labels, optional
         Says which utterances have a label; all of them have without it.
+    shards : str, optional
+        A folder of shards that the files are read out of, see
+        :mod:`imlkd_brain.data.shards`.
 
     Returns
     -------
@@ -54,6 +59,8 @@ def train_dataset(
     """
     read = read_annotation if labels is None else labels.rows
     rows = read(annotation, data_folder)
+    if shards is not None:
+        Shards(shards).in_place_of_files(rows, data_folder, annotation)
     if tuple(speeds) != (1.0,):
         rows = {
             _perturbed(key, speed): {

@@ -114,6 +114,12 @@ OPTIONS = {
     "NOISE_DATASET_URL": Option("text", "Archive of the noises.", **_URL),
     "RIR_DATASET_URL": Option("text", "Archive of the room responses.", **_URL),
     "train_annotation": Option("file", "CSV of the training utterances."),
+    "train_shards": Option(
+        "folder",
+        "Shards that the training utterances are read out of.",
+        null="their files",
+        optional=True,
+    ),
     "valid_annotation": Option("file", "CSV of the dev utterances."),
     "verification_file": Option(
         "file",

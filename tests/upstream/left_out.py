@@ -24,6 +24,7 @@ KEYS = {
             "labelled_speakers",
             "unlabelled_folder",
             "labelled_share",
+            "train_shards",
             "teacher_answers",
             "answers_variants",
             "answers_fields",
@@ -105,6 +106,7 @@ NAMES = {
             "DistillationObjective.plan",
             "DistillationObjective.asks_classes",
             "read_converted",
+            "InShard",
             "named_if_too_short",
             "UNLABELLED",
             "option_at",
@@ -196,7 +198,7 @@ ATTRIBUTES = {
 PARAMETERS = {
     "encode_speakers": {"expected": None},
     "train": {"trained_with": None},
-    "train_dataset": {"labels": None},
+    "train_dataset": {"labels": None, "shards": None},
     "valid_dataset": {"labels": None},
     "_speaker_loss": {"labelled": None},
     "branch_terms": {"step": None, "labelled": None, "rows": None},
@@ -271,7 +273,7 @@ OURS = (
 # Pieces that read otherwise upstream, by module.
 TEXTS = {
     "train_kd": {
-        "hparams_file, hparams, run_opts, overrides = load_training(argv)": (
+        "hparams_file, hparams, run_opts, overrides = training.load_training(argv)": (
             "hparams_file, run_opts, overrides = sb.parse_arguments(argv)\n"
             '    with open(hparams_file, encoding="utf-8") as stream:\n'
             "        hparams = load_hyperpyyaml(stream, overrides)"
@@ -360,7 +362,7 @@ TEXTS = {
     },
     "imlkd_brain.data.datasets": {
         "    annotation,\n    data_folder,\n    seconds,\n    sample_rate,\n"
-        "    seed,\n    speeds=(1.0,),\n    labels=None,\n": (
+        "    seed,\n    speeds=(1.0,),\n    labels=None,\n    shards=None,\n": (
             "    annotation, data_folder, seconds, sample_rate, seed, "
             "speeds=(1.0,)\n"
         ),

@@ -95,6 +95,7 @@ def dataio_prep(hparams, recipe):
         hparams["seed"],
         hparams["speed_perturb"],
         hparams["labels"],
+        hparams.get("train_shards"),
     )
     encoder = datasets.encode_speakers(
         train_data,

@@ -31,7 +31,6 @@ from imlkd_brain.distillation.teacher import check_teacher
 from imlkd_brain.errors import one_sentence_errors
 from imlkd_brain.models import export, features
 from imlkd_brain.precision import set_tf32
-from imlkd_brain.training import load_training, sole_training
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
@@ -55,6 +54,7 @@ def dataio_prep(hparams):
         hparams["seed"],
         hparams["speed_perturb"],
         labels,
+        hparams.get("train_shards"),
     )
     if labels is not None:
         loader_options = hparams["train_dataloader_options"]
@@ -157,7 +157,7 @@ def add_teacher(hparams, run_opts, encoder, train_data):
 
 def main(argv):
     """Checks the options, then prepares the data, trains and exports."""
-    hparams_file, hparams, run_opts, overrides = load_training(argv)
+    hparams_file, hparams, run_opts, overrides = training.load_training(argv)
     if "allow_tf32" in hparams:
         set_tf32(hparams["allow_tf32"])
     check_before_training(hparams)
@@ -167,7 +167,7 @@ def main(argv):
         record = hparams["trained_with"]
         trained_with = record(hparams_file, overrides, run_opts)
         trained_with.begin(hparams["augmentation"], distils(hparams))
-    with sole_training(hparams["output_folder"]):
+    with training.sole_training(hparams["output_folder"]):
         train(hparams_file, hparams, run_opts, overrides, trained_with)
     logger.info(training.next_step(argv[0], hparams))
 
