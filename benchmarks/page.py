@@ -74,9 +74,9 @@ TRIED = """
   the usual one, because rounding switches ReLUs. A network of its own is not worth that.
 - **bfloat16 for embeddings**: the folded network of the model in the package takes
   8.4 ms for 5 s of speech in it, 6.6 ms in float32. It is no option of `verify.py`.
-- **Shards** (WebDataset) are not built. They would be read as a stream, and chunks,
-  batches with and without labels, stored answers and the place after an interruption
-  are all drawn by the number of a row.
+- **Shards read as a stream**, as WebDataset reads them: chunks, batches with and
+  without labels, stored answers and the place after an interruption are all drawn by
+  the number of a row. Shards have an index instead, and are read by offset.
 - **.m4a** is not read in training: it would be decoded anew for each chunk. The
   [commands that convert it](../docs/training.md) take a pass over the corpus.
 - **torch.compile** and **CUDA graphs** need a GPU to be worth a key; not measured.
