@@ -6,6 +6,11 @@ beside them. To run it, after the packages are there (see rivals.py):
 > python benchmarks/bench_rivals.py --data_folder DIR \
     --trial_lists trials/fold0_test.txt --models student=results/iml_kd/1986
 
+With noise at a signal-to-noise ratio of 10 dB, which the voices of another corpus
+make:
+> python -m imlkd_brain.corpora.noises --data_folder NOISE --voices CORPUS
+> python benchmarks/bench_rivals.py --noise NOISE --snr 10 ...
+
 Published on README.md beside this file.
 Embeddings are kept in .cache, so that a run that was stopped goes on.
 
@@ -13,10 +18,14 @@ Authors: IML-KD contributors
 """
 
 import argparse
+import shutil
 import sys
+import zlib
 from pathlib import Path
 
+import soundfile
 import torch
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -24,6 +33,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from page import about, publish, sentence  # noqa: E402
 from rivals import PACKAGES, RIVALS  # noqa: E402
 
+from imlkd_brain.data.augmentation import AddNoise  # noqa: E402
+from imlkd_brain.data.augmentation_data import (  # noqa: E402
+    prepare_augmentation_data,
+)
 from imlkd_brain.data.crops import read_durations  # noqa: E402
 from imlkd_brain.errors import UserError, one_sentence_errors  # noqa: E402
 from imlkd_brain.models.folder import load_speaker_model  # noqa: E402
@@ -58,6 +71,8 @@ def arguments(argv):
     parser.add_argument("--rivals", nargs="*", default=list(RIVALS))
     parser.add_argument("--packages", default=str(PACKAGES))
     parser.add_argument("--seed", type=int, default=1986, help="of the crops")
+    parser.add_argument("--noise", help="folder of noises, added to both sides")
+    parser.add_argument("--snr", type=float, default=10, help="in dB")
     parser.add_argument("--group_separator", default="-")
     parser.add_argument("--bootstrap_samples", type=int, default=400)
     parser.add_argument(
@@ -81,6 +96,39 @@ def opened_models(given):
             raise UserError(f"--models {entry}: give it as NAME=FOLDER.")
         models[name] = load_speaker_model(folder)
     return models
+
+
+def noisy(given):
+    """A copy of the lists' corpus with noise, drawn for each file by its name."""
+    source = Path(given.data_folder)
+    folder = HERE / ".cache" / f"noisy_{source.name}_{given.snr:g}"
+    shutil.copytree(source / "trials", folder / "trials", dirs_exist_ok=True)
+    csv = folder / "noise.csv"
+    prepare_augmentation_data(None, None, "noise", str(csv), given.noise)
+    add = AddNoise(
+        str(csv),
+        snr_low=given.snr,
+        snr_high=given.snr,
+        noise_sample_rate=16000,
+        clean_sample_rate=16000,
+    )
+    lists = open_lists(given.trial_lists, source)
+    files = {file for one in lists for file in one.test_files}
+    for one in lists:
+        files.update(file for row in one.enrol_files for file in row)
+    for file in tqdm(sorted(files), desc="noise", unit="file"):
+        name = Path(file).relative_to(source)
+        if (folder / name).exists():
+            continue
+        signal, rate = soundfile.read(file, dtype="float32")
+        torch.manual_seed(given.seed + zlib.crc32(str(name).encode()))
+        heard = add(torch.from_numpy(signal)[None], torch.ones(1))[0]
+        heard = heard / max(1.0, float(heard.abs().max()))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        part = (folder / name).with_suffix(".part.wav")
+        soundfile.write(part, heard.numpy(), rate)
+        part.rename(folder / name)
+    return str(folder)
 
 
 def seconds(text):
@@ -128,6 +176,8 @@ def main(argv):
     torch.set_num_threads(1)
     durations = read_durations([seconds(text) for text in given.durations])
     models = opened_models(given)
+    if given.noise:
+        given.data_folder = noisy(given)
     lists = open_lists(given.trial_lists, given.data_folder)
     ours = {k: m for k, m in models.items() if k not in RIVALS}
     check_inputs(lists, ours, {})
@@ -161,8 +211,16 @@ def main(argv):
     command = "--data_folder DIR --trial_lists " + " ".join(
         f"trials/{Path(one).name}" for one in given.trial_lists
     )
+    title = "Small encoders that are published, on our trials"
+    if given.noise:
+        title = f"The same encoders in noise of {given.snr:g} dB"
+        command += f" --noise NOISE --snr {given.snr:g}"
+        facts["noise"] = {
+            "snr": given.snr,
+            "files": "imlkd_brain.corpora.noises",
+        }
     lines = [
-        "## Small encoders that are published, on our trials",
+        f"## {title}",
         "",
         f"EER in %, with 95 % intervals over speakers; columns are seconds of "
         f"test speech. {sentence(facts)} Crops of seed {given.seed}. `python benchmarks/bench_rivals.py {command}`",

@@ -38,6 +38,7 @@ ORDER = (
     "bench_cost",
     "bench_rivals",
     "bench_rivals_uqm",
+    "bench_rivals_noise",
     "bench_intervals",
     "bench_intervals_system",
 )
