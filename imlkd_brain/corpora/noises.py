@@ -27,7 +27,6 @@ from imlkd_brain.corpora.building import (
     need_space,
     sole_build,
 )
-from imlkd_brain.data.audio import opened
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.files import walk
 
@@ -188,13 +187,19 @@ def _recordings(voices):
 
 def _read(path):
     """The samples (n,) of a recording's first channel."""
-    with opened(path) as file:
-        if file.samplerate != RATE:
-            raise UserError(
-                f"{path}: {file.samplerate} Hz, and noises have {RATE} Hz; "
-                "give voices of that rate."
-            )
-        samples = file.read(dtype="float64", always_2d=True)[:, 0]
+    try:
+        samples, rate = soundfile.read(path, always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); restore it, or take it out of "
+            "the corpus."
+        ) from None
+    if rate != RATE:
+        raise UserError(
+            f"{path}: {rate} Hz, and noises have {RATE} Hz; give voices of that "
+            "rate."
+        )
+    samples = samples[:, 0]
     if not np.any(samples):
         raise UserError(f"{path}: has no sound; take it out of the corpus.")
     return samples

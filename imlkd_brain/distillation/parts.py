@@ -66,7 +66,7 @@ def draw_rows(n_rows, share, seed):
     Example
     -------
     >>> len(draw_rows(32, 0.5, 1)), draw_rows(3, 0.1, 1), draw_rows(2, 1.0, 1)
-    (16, [0, 2], [0, 1])
+    (16, [0, 1], [0, 1])
     """
     n_drawn = min(n_rows, max(LEAST, math.ceil(share * n_rows)))
     start = random.Random(f"segments/{seed}").random()

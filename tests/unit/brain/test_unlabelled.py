@@ -27,13 +27,15 @@ def taught(teacher_folder):
     return load_teacher(teacher_folder, LABELLED)
 
 
-def one_batch(brain):
-    """The first batch of the first epoch, and the loss of it."""
+def one_batch(brain, change=None):
+    """The first batch of the first epoch, changed, and what is said of it."""
     brain.on_fit_start()
     brain.on_stage_start(Stage.TRAIN, 1)
     options = brain.hparams.train_dataloader_options
     loader = brain.make_dataloader(brain.data[0], Stage.TRAIN, **options)
     batch = next(iter(loader))
+    if change is not None:
+        change(batch)
     brain.modules.train()
     predictions = brain.compute_forward(batch, Stage.TRAIN)
     return batch, predictions
@@ -87,8 +89,9 @@ def test_the_gradient_is_that_of_aam_on_labelled_and_terms_on_all(
 
 def test_a_batch_without_labels_has_no_loss_of_labels(make, taught, names):
     brain = make("decoupled_kd", teacher=taught, labelled_speakers=names)
-    batch, predictions = one_batch(brain)
-    batch.spk_id_encoded.data.fill_(-1)
+    batch, predictions = one_batch(
+        brain, lambda batch: batch.spk_id_encoded.data.fill_(-1)
+    )
     brain.on_stage_start(Stage.TRAIN, 1)
     loss = brain.compute_objectives(predictions, batch, Stage.TRAIN)
     loss.backward()

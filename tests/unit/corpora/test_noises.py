@@ -76,3 +76,6 @@ def test_what_cannot_become_babble_is_named(voices, tmp_path):
     soundfile.write(path, np.zeros(8000), 16000)
     with pytest.raises(UserError, match=f"{path}: has no sound"):
         noises.build(tmp_path / "c", voices)
+    path.write_bytes(b"no audio")
+    with pytest.raises(UserError, match=f"{path}: cannot be read"):
+        noises.build(tmp_path / "d", voices)
