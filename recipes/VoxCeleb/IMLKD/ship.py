@@ -109,9 +109,10 @@ ABOUT = {
         "attribution. Twelve epochs, seed 1986, hparams/shipped.yaml."
     ),
     "limits": (
-        "Decisions about people without a test on their own recordings. Noise, "
-        "telephone speech and other languages were not measured. Within single "
-        "packs of MiniVox it makes many more errors."
+        "Decisions about people without a test on their own recordings. "
+        "Telephone speech and other languages were not measured. In noise of 10 "
+        "dB, and within single packs of MiniVox, it makes many more errors "
+        "(benchmarks/README.md)."
     ),
 }
 
