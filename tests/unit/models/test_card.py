@@ -108,6 +108,22 @@ def test_graphs_rates_and_threshold_are_told(model, tmp_path):
     assert "InferenceSession" in text
 
 
+def test_other_models_stand_beside_this_one(model, tmp_path):
+    """In the table, list by list; the head has this model alone."""
+    path = results(tmp_path / "results.json", model)
+    beside = [
+        {"model": "published", "list": name, "duration": "full", "eer": 0.5}
+        for name in ("test", "elsewhere")
+    ]
+    write_card(tmp_path, ABOUT, model, (1, 1), results=path, beside=beside)
+    text = (tmp_path / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    titles = [line.split(" | ")[0] for line in lines]
+    assert titles == sorted(titles, key=titles.index)
+    assert any(line.startswith("| test | published | 50.00") for line in lines)
+    assert "published" not in text.split("---")[1]
+
+
 def test_results_of_other_models_are_refused(model, tmp_path):
     path = results(tmp_path / "results.json", model)
     path.write_text(path.read_text().replace(model.key, "0"))
