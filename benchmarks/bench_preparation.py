@@ -4,7 +4,7 @@
 To run it, with a checkout of SpeechBrain as the peer where there is one:
 > [SPEECHBRAIN=../speechbrain] python benchmarks/bench_preparation.py [N_FILES]
 
-1,251 speakers, 150,000 files `wav/id1XXXX/VIDEO/00001.wav` of two seconds. They are hard
+1,251 speakers, 150,000 files `wav/id10001/VIDEO/00001.wav` and so on of two seconds. They are hard
 links to 200 files, so a slow disk's time is not in it. Each preparation is a process of
 its own: seconds on the wall, and peak memory. The first meets broken files, which it
 names all at once; these go, and the second goes on. The list of trials names 40 speakers,

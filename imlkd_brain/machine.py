@@ -122,6 +122,7 @@ def check_device(device):
         return
     try:
         if kind.type == "meta":
+            # It computes nothing, and would be found out in the first update.
             raise RuntimeError
         torch.zeros(1, device=kind)
     # Of backends that torch was built without, or that are not there
