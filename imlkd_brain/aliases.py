@@ -3,6 +3,8 @@
 Authors: IML-KD contributors
 """
 
+import re
+
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode
@@ -10,6 +12,8 @@ from ruamel.yaml.nodes import MappingNode
 from imlkd_brain.errors import UserError
 
 MOST_VALUES = 100_000
+# What an alias refers to begins like this; so may a text, which costs time only.
+ANCHOR = re.compile(r"(?:^|[\s\[{,:])&")
 
 
 def check_aliases(text, name):
@@ -34,6 +38,9 @@ def check_aliases(text, name):
     -------
     >>> check_aliases("a: &a [1, 2]\\nb: [*a, *a]", "some.yaml")
     """
+    if not ANCHOR.search(text):
+        # Parsing takes longer than all other checks.
+        return
     try:
         root = YAML(pure=True).compose(text)
     except (YAMLError, RecursionError):

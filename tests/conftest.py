@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from helpers.parsing import parse_once
 
 from imlkd_brain.corpora.splits import SPLITS_FILE
 from imlkd_brain.locks import locked
@@ -26,6 +27,14 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 # Hypothesis asks every imported module for its file, and SpeechBrain's lazy
 # modules answer that by importing what need not be installed.
 LazyModule.__file__ = None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_parsed_once():
+    """Spare the tests a fifth of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        parse_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

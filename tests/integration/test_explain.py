@@ -56,6 +56,7 @@ def options(sources, output_folder, **more):
         "n_sanity": 1,
         "n_bootstrap": 20,
         "insertion_baselines": "[zero]",
+        "units": "[frames]",
         "figure_formats": "[]",
         **more,
     }

@@ -23,3 +23,24 @@ def test_aliases_are_counted_as_they_are_written_out(levels):
 def test_an_alias_of_what_it_is_in_has_no_end():
     with pytest.raises(UserError, match="aliases"):
         check_aliases("a: &a [1, *a]", "some.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&a [1, *a]",
+        "- &a [1, *a]",
+        "- - &a [1, *a]",
+        "? &a [1, *a]\n: 1",
+        "a:\n    &a [1, *a]",
+        "{a: &a [1, *a]}",
+        '{"a":&a [1, *a]}',
+        "[&a [1, *a]]",
+        "[1,&a [1, *a]]",
+        "!!seq &a [1, *a]",
+        "--- &a [1, *a]",
+    ],
+)
+def test_wherever_an_anchor_is(text):
+    with pytest.raises(UserError, match="aliases"):
+        check_aliases(text, "some.yaml")
