@@ -96,6 +96,13 @@ OPTIONS = {
         null="that of the data, two utterances at least",
         optional=True,
     ),
+    "unlabelled_speakers": whole(
+        "How many of the data folder's speakers without a label are heard.",
+        low=0,
+        high=10**7,
+        null="all",
+        optional=True,
+    ),
     "labels": built("Says which utterances have a label.", optional=True),
     "data_folder_noise": Option(
         "folder",

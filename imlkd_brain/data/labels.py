@@ -7,6 +7,7 @@ Authors: IML-KD contributors
 """
 
 import os
+import random
 
 from imlkd_brain.data.annotations import read_annotation
 from imlkd_brain.data.mixed_batches import MixedBatches
@@ -53,6 +54,9 @@ class Labels:
         Seconds of a training chunk.
     seed : int
         Of the order of utterances.
+    unlabelled_speakers : int, optional
+        How many of the data folder's speakers without a label are heard; the
+        others are left out. A smaller number's are among a larger one's.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Labels:
         sample_rate,
         sentence_len,
         seed,
+        unlabelled_speakers=None,
     ):
         self.labelled_speakers = labelled_speakers
         self.unlabelled_folder = unlabelled_folder
@@ -78,6 +83,7 @@ class Labels:
         self.sample_rate = sample_rate
         self.sentence_len = sentence_len
         self.seed = seed
+        self.unlabelled_speakers = unlabelled_speakers
         self.objective = self.integrated = None
         # Known once the rows are read
         self.mixes = False
@@ -102,6 +108,12 @@ class Labels:
         path = self.labelled_speakers
         if path not in (None, NONE):
             read_speakers(path)
+        if path is None and self.unlabelled_speakers is not None:
+            raise UserError(
+                f"unlabelled_speakers: {self.unlabelled_speakers}, but all "
+                "speakers have a label; give labelled_speakers, or "
+                "`--unlabelled_speakers null`."
+            )
         if self.data_folder is None:
             self._check_without_corpus()
         if not self._teaches and self.data_folder is None:
@@ -180,6 +192,7 @@ class Labels:
         if data_folder is not None:
             rows = read_annotation(annotation, data_folder)
         labelled = self._labelled_names(rows)
+        rows = self._heard(rows, labelled)
         more = self._of_folder()
         clash = sorted(rows.keys() & more.keys())
         if clash:
@@ -238,6 +251,21 @@ class Labels:
                 "the trial lists, whose speakers are not trained on."
             )
         return set(names)
+
+    def _heard(self, rows, labelled):
+        """The rows without those of speakers that are left out."""
+        if self.unlabelled_speakers is None or not self._teaches:
+            return rows
+        others = sorted({row["spk_id"] for row in rows.values()} - labelled)
+        if len(others) < self.unlabelled_speakers:
+            raise UserError(
+                f"unlabelled_speakers: {self.unlabelled_speakers}, but only "
+                f"{len(others)} training speakers have no label; give a "
+                "smaller number, or null for all."
+            )
+        random.Random(self.seed).shuffle(others)
+        heard = labelled | set(others[: self.unlabelled_speakers])
+        return {k: row for k, row in rows.items() if row["spk_id"] in heard}
 
     def _of_folder(self):
         """The rows of the unlabelled folder; the main process makes them."""

@@ -24,6 +24,7 @@ KEYS = {
             "labelled_speakers",
             "unlabelled_folder",
             "labelled_share",
+            "unlabelled_speakers",
             "train_shards",
             "teacher_answers",
             "answers_variants",

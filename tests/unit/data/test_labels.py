@@ -90,6 +90,22 @@ def test_a_folder_adds_utterances_of_nobody_and_of_no_test_speaker(
     assert labels.speakers == ["zoe"]
 
 
+def test_some_speakers_without_a_label_are_left_out(make, corpus):
+    heard = {}
+    for number in (0, 1, 2):
+        labels = make(["anna", "bert"], unlabelled_speakers=number)
+        rows = rows_of(labels, corpus)
+        # Two utterances each
+        assert len(rows) == 4 + 2 * number and labels.mixes == bool(number)
+        heard[number] = set(labels.speakers)
+    assert heard[0] < heard[1] < heard[2] == {"cleo", "dora"}
+    draws = [
+        rows_of(make(["anna", "bert"], unlabelled_speakers=1, seed=i), corpus)
+        for i in range(8)
+    ]
+    assert len({tuple(draw) for draw in draws}) == 2
+
+
 def test_without_a_teacher_the_unlabelled_are_left_out(make, corpus):
     labels = make(["anna", "bert"], objective(teaches=False))
     rows = rows_of(labels, corpus)
@@ -104,6 +120,12 @@ def test_without_a_teacher_the_unlabelled_are_left_out(make, corpus):
         ([""], {}, "names nobody.*none"),
         ("nowhere.txt", {}, "nowhere.txt cannot be read"),
         (["anna"], {}, "anna is the only speaker"),
+        (None, {"unlabelled_speakers": 1}, "all speakers have a label"),
+        (
+            ["anna", "bert"],
+            {"unlabelled_speakers": 3},
+            "only 2 training speakers have no label",
+        ),
         ("none", {"method": objective(teaches=False)}, "labels alone"),
         (None, {"data_folder": None}, "no unlabelled_folder either"),
         (
