@@ -210,9 +210,9 @@ def _needed(objective, integrated):
     needed = []
     if any(map(objective.needs, ("raw", "cross", "segment"))):
         needed.append("chunk")
-    if objective.needs("integrated"):
-        needed.append("integrated")
     weighed = objective.integrates and integrated.mode != "identity"
+    if objective.needs("integrated"):
+        needed.append("integrated" if weighed else "segment")
     if weighed or objective.needs_attention:
         needed.append("weights")
     return needed

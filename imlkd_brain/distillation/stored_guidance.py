@@ -50,8 +50,9 @@ class StoredGuidance:
         frames = view.of_batch("frames")
         plain = segments_at(view.feats.detach(), frames).float()
         made = Integrated(plain, plain=plain)
-        if hasattr(view.batch, "answer_integrated"):
-            made.teacher = view.of_batch("answer_integrated")
+        for name in ("answer_integrated", "answer_segment"):
+            if hasattr(view.batch, name):
+                made.teacher = view.of_batch(name)
         if self.integrated.mode == "identity":
             return made
         if integrated or weights:

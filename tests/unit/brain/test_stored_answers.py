@@ -130,6 +130,24 @@ def test_attributions_of_the_own_embedding_are_stored_without_classes(
         answered("iml_kd_attention", walk=walk)
 
 
+def test_plain_segments_are_answered_from_a_walk_with_attribution(answered):
+    """``mode: identity`` against the answers of a ``time_gate`` walk."""
+    rows = []
+    for walk in ({}, {"mode": "identity"}):
+        brain = answered("iml_kd", walk=walk, mode="identity")
+        brain.opt_class = lambda params: torch.optim.SGD(params, lr=0.05)
+        rows.append(stats_of(fit(brain)))
+    # The same segments, whatever else was stored: to the digit.
+    loss = "train integrated/instance"
+    assert float(rows[0][loss]) > 0
+    assert rows[0][loss] == rows[1][loss]
+    gated = stats_of(fit(answered("iml_kd", walk={})))
+    assert gated[loss] != rows[0][loss]
+    fields = "[chunk, integrated, weights]"
+    with pytest.raises(UserError, match=r"needs the field\(s\) segment"):
+        answered("iml_kd", walk={"answers_fields": fields}, mode="identity")
+
+
 def test_attention_to_weights_that_were_not_stored_is_said(answered):
     with pytest.raises(UserError, match="mode: identity weighs all.*segment"):
         answered("iml_kd_attention", walk={"mode": "identity"}, mode="identity")
