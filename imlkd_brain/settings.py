@@ -109,7 +109,7 @@ def read_command(argv, schema=None, check=None):
             "the first argument must be a hyperparameter file, as in "
             f"`python {script} {yaml}`; --help says more."
         )
-    hparams_file, run_opts, overrides = _parse(argv)
+    hparams_file, run_opts, overrides = parse_command(argv)
     if schema is not None:
         check_run_options(run_opts)
     with explained(hparams_file, overrides):
@@ -161,8 +161,24 @@ def _replaced(schema, given):
     ]
 
 
-def _parse(argv):
-    """SpeechBrain's parsing, whose complaints are one sentence."""
+def parse_command(argv):
+    """Parse a command line as SpeechBrain does, its complaints one sentence.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments after the script's name.
+
+    Returns
+    -------
+    hparams_file, run_opts, overrides
+        Of ``speechbrain.parse_arguments``, numbers as numbers.
+
+    Raises
+    ------
+    UserError
+        For what it cannot parse.
+    """
     _check_text(argv)
     said = io.StringIO()
     try:

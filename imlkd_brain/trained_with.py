@@ -15,7 +15,6 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-import speechbrain as sb
 from imlkd_brain.data.labels import FOLDER, NONE
 from imlkd_brain.data.unlabelled_folder import ANNOTATION
 from imlkd_brain.distributed import n_processes
@@ -27,7 +26,7 @@ from imlkd_brain.models.folder import (
     load_speaker_model,
 )
 from imlkd_brain.options import differences, resolved_options
-from imlkd_brain.settings import as_mapping, resolve_base
+from imlkd_brain.settings import as_mapping, parse_command, resolve_base
 from imlkd_brain.training import run_option
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
@@ -112,7 +111,7 @@ class TrainingRecord:
         -------
         record : TrainingRecord
         """
-        hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+        hparams_file, run_opts, overrides = parse_command(argv)
         hparams_file, overrides = resolve_base(hparams_file, overrides)
         return cls(hparams_file, overrides, run_opts)
 

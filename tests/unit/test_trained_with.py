@@ -120,6 +120,7 @@ def test_a_yaml_with_a_base_is_what_it_changes_of_it(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(f"base: {STUDENT}\nlr: 0.02\n")
     there = ["--output_folder", str(tmp_path), "--skip_prep=True"]
+    there.append("--optimizer_step_limit=6")
     started = TrainingRecord.of_command([str(own), "--eta", "2.0", *there])
     file, _, run_opts, overrides = load_training(
         [str(own), "--eta", "2.0", *there]
