@@ -73,6 +73,12 @@ class Run:
             return self.public_teacher
         return self.folder / model
 
+    def embeddings(self, model):
+        """Where a model's embeddings are kept; all runs share a public one's."""
+        if model == TEACHER and self.public_teacher:
+            return self.folder.parents[1] / "teacher_embeddings"
+        return self.folder / model / "embeddings"
+
     @property
     def annotations(self):
         """The folder with the CSVs of its training and dev utterances."""

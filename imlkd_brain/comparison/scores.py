@@ -138,7 +138,7 @@ def score_run(run, methods, scoring):
             if str(found.get(f"{name} key", "")) == key:
                 continue
             embed = Embedder(
-                folder / "embeddings", scoring.seed, scoring.data_folder
+                run.embeddings(method), scoring.seed, scoring.data_folder
             )
             scorer = Scorer(model, embed)
             found[name] = scorer.score(located, seconds)[0].numpy()

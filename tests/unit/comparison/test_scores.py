@@ -1,9 +1,13 @@
 """Unit tests of ``imlkd_brain.comparison.scores``."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from helpers.runs import change
 
 from imlkd_brain.comparison.scores import score_run
+from imlkd_brain.models.speaker_model import SpeakerModel
 from imlkd_brain.verification.embeddings import Embedder
 
 
@@ -48,3 +52,21 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
     torch.testing.assert_close(
         fourth["teacher"]["full"], first["teacher"]["full"].flip(0)[3:]
     )
+
+
+def test_a_public_teacher_hears_a_file_once_for_all_runs(
+    finished, monkeypatch
+):
+    public = str(finished.runs[0].folder / "teacher")
+    runs = [replace(run, public_teacher=public) for run in finished.runs]
+    first, _ = score_run(runs[0], ["teacher"], finished.scoring)
+
+    def heard(*_, **__):
+        raise AssertionError("it was asked again")
+
+    monkeypatch.setattr(SpeakerModel, "embed", heard)
+    second, _ = score_run(runs[1], ["teacher"], finished.scoring)
+    for duration, values in first["teacher"].items():
+        assert torch.equal(values, second["teacher"][duration])
+    with pytest.raises(AssertionError, match="asked again"):
+        score_run(runs[1], ["scratch"], finished.scoring)
