@@ -82,7 +82,7 @@ TRIED = """
   [commands that convert it](../docs/training.md) take a pass over the corpus.
 - **torch.compile** and **CUDA graphs** need a GPU to be worth a key; not measured.
 - **A better quadrature rule** brings nothing on dev speakers
-  ([ablation](../docs/experiments.md)); `hparams/iml_kd.yaml` keeps the paper's sum
+  ([parts left out](../docs/experiments.md#what-ix-brings)); `hparams/iml_kd.yaml` keeps the paper's sum
   with 8 nodes, and `--rule midpoint --n_steps 1` costs a fifth, as the plan shows.
 """
 

@@ -54,9 +54,7 @@ def test_scores_are_kept_until_model_or_list_changes(finished, monkeypatch):
     )
 
 
-def test_a_public_teacher_hears_a_file_once_for_all_runs(
-    finished, monkeypatch
-):
+def test_a_public_teacher_hears_a_file_once_for_all_runs(finished, monkeypatch):
     public = str(finished.runs[0].folder / "teacher")
     runs = [replace(run, public_teacher=public) for run in finished.runs]
     first, _ = score_run(runs[0], ["teacher"], finished.scoring)
