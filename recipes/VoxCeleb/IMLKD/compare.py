@@ -10,12 +10,13 @@ side. What is done is skipped, so that an interrupted comparison goes on.
 Results: <report_folder>/{results.json, table.md, runs.csv, curves.png, ...}.
 
 Other comparisons with the same output_folder share trainings of the same name:
-the same models on another corpus, four times the updates, the search for
-hyperparameters, and the ablation.
+the same models on another corpus, the search for hyperparameters, and variants.
 > python compare.py hparams/minivox/unseen.yaml
-> python compare.py hparams/minivox/long.yaml
 > python compare.py hparams/minivox/tuning.yaml
-> python compare.py hparams/minivox/ablation.yaml
+> python compare.py hparams/minivox/variants.yaml
+
+On speechocean762 with a public teacher, see docs/protocol.md:
+> python compare.py hparams/speechocean762/few_labels.yaml
 
 Authors
     * IML-KD contributors
