@@ -114,6 +114,12 @@ class Labels:
                 "speakers have a label; give labelled_speakers, or "
                 "`--unlabelled_speakers null`."
             )
+        nobody = path == NONE and self.unlabelled_speakers == 0
+        if nobody and self.unlabelled_folder is None:
+            raise UserError(
+                "unlabelled_speakers: 0, but with `labelled_speakers: none` "
+                "nobody is left; give more of them, or an unlabelled_folder."
+            )
         if self.data_folder is None:
             self._check_without_corpus()
         if not self._teaches and self.data_folder is None:

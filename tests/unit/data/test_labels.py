@@ -121,6 +121,7 @@ def test_without_a_teacher_the_unlabelled_are_left_out(make, corpus):
         ("nowhere.txt", {}, "nowhere.txt cannot be read"),
         (["anna"], {}, "anna is the only speaker"),
         (None, {"unlabelled_speakers": 1}, "all speakers have a label"),
+        ("none", {"unlabelled_speakers": 0}, "nobody is left"),
         (
             ["anna", "bert"],
             {"unlabelled_speakers": 3},
