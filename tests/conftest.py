@@ -31,7 +31,7 @@ LazyModule.__file__ = None
 
 @pytest.fixture(scope="session", autouse=True)
 def yaml_parsed_once():
-    """Spare the tests a fifth of their time."""
+    """Spare the tests a third of their processor time."""
     with pytest.MonkeyPatch.context() as patch:
         parse_once(patch)
         yield
