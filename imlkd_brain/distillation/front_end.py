@@ -111,16 +111,34 @@ def carried_weights(weights, n_frames, frame_rate, other_rate):
     >>> carried_weights(torch.tensor([[0.0, 2.0]]), 4, 50.0, 100.0)
     tensor([[0.0000, 0.5000, 1.5000, 2.0000]])
     """
-    last = weights.shape[1] - 1
-    # float64: thousands of frames from the middle, a share is still exact.
-    frames = torch.arange(n_frames, dtype=torch.float64, device=weights.device)
-    place = (frames - (n_frames - 1) / 2) * (frame_rate / other_rate)
-    place = (place + last / 2).clamp(0, last)
-    before = place.floor().long()
-    after = (before + 1).clamp(max=last)
-    share = (place - before).to(weights.dtype)
-    carried = weights[:, before] * (1 - share) + weights[:, after] * share
+    carried = at_frames(weights, n_frames, frame_rate, other_rate)
     mean = carried.mean(1, keepdim=True)
     scale = weights.mean(1, keepdim=True) / mean
     # Weights that are zero at all of the other model's frames stay zero.
     return torch.where(mean > 0, carried * scale, carried)
+
+
+def at_frames(values, n_frames, frame_rate, other_rate):
+    """Interpolate what one model's frames have at the frames of another.
+
+    Arguments
+    ---------
+    values : torch.Tensor
+        (batch, frames), a value for each frame of the one model.
+    n_frames, frame_rate, other_rate
+        See :func:`carried_weights`.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, n_frames).
+    """
+    last = values.shape[1] - 1
+    # float64: thousands of frames from the middle, a share is still exact.
+    frames = torch.arange(n_frames, dtype=torch.float64, device=values.device)
+    place = (frames - (n_frames - 1) / 2) * (frame_rate / other_rate)
+    place = (place + last / 2).clamp(0, last)
+    before = place.floor().long()
+    after = (before + 1).clamp(max=last)
+    share = (place - before).to(values.dtype)
+    return values[:, before] * (1 - share) + values[:, after] * share

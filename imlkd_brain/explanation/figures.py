@@ -35,8 +35,9 @@ def band_centres(model, n_bands):
     UserError
         If the features are not those of a mel filterbank.
     """
-    fbanks = getattr(model.compute_features, "compute_fbanks", None)
-    if fbanks is None:
+    features = model.compute_features
+    fbanks = getattr(features, "compute_fbanks", features)
+    if not hasattr(fbanks, "f_central"):
         raise UserError(
             f"{model.source}: compute_features has no mel filterbank, so the "
             "figures have no frequency axis; use SpeechBrain's Fbank."

@@ -111,6 +111,8 @@ class MapSet:
         Shape (U,), completeness gap of Integrated Gradients; NaN without them.
     clean, empty : torch.Tensor
         Shape (U,), scores of the utterances and of all-zero features.
+    frame_rate : float
+        Frames of the features per second.
     """
 
     features: list
@@ -119,6 +121,7 @@ class MapSet:
     gap: torch.Tensor
     clean: torch.Tensor
     empty: torch.Tensor
+    frame_rate: float
 
 
 def all_maps(subjects, plan):
@@ -169,6 +172,7 @@ def compute_maps(subject, duration, plan, progress):
         torch.full((n_items,), torch.nan),
         torch.zeros(n_items),
         torch.zeros(n_items),
+        subject.model.sample_rate / subject.model.hop_samples,
     )
     generator = seeded(plan.seed, subject.name, subject.task.name, duration)
     for indices, batch in subject.batches(

@@ -26,7 +26,8 @@ class Strip:
     log_mel : torch.Tensor
         Features (T, F).
     maps : dict of str to torch.Tensor
-        A map (T, F) of each model, or of each method.
+        A map (T, F) of each model, or of each method. A model with another
+        window has its own number of frames.
     """
 
     label: str
@@ -35,10 +36,8 @@ class Strip:
     log_mel: torch.Tensor
     maps: dict
 
-    @property
-    def seconds(self):
-        """Time of the middle of each frame (T,)."""
-        n_frames = len(self.log_mel)
+    def seconds(self, n_frames):
+        """Time of the middle of each frame of a map (T,)."""
         step = (self.stop - self.start) / n_frames
         return self.start + step * (torch.arange(n_frames) + 0.5)
 
@@ -154,7 +153,7 @@ def _profiles(axis, strip):
     lines = []
     for i, attribution in enumerate(strip.maps.values()):
         lines += axis.plot(
-            strip.seconds,
+            strip.seconds(len(attribution)),
             _smooth_line(time_profile(attribution), 3.0),
             color=COLOURS[i % len(COLOURS)],
             linestyle=LINE_STYLES[i % len(LINE_STYLES)],

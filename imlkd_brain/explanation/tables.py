@@ -5,6 +5,7 @@ Authors: IML-KD contributors
 
 import torch
 
+from imlkd_brain.distillation.front_end import at_frames
 from imlkd_brain.explanation.agreement import (
     AGREEMENT,
     RankedMap,
@@ -221,17 +222,19 @@ def fidelity_table(task, maps, top_share, reference, speakers):
     for method in maps[TEACHER][durations[0]].maps:
         values = {}
         for duration in durations:
-            ranks = {
-                name: [
-                    RankedMap.of(attribution, top_share)
-                    for attribution in maps[name][duration].maps[method]
-                ]
-                for name in maps
-            }
             for student in students:
-                pairs = zip(ranks[student], ranks[TEACHER], strict=True)
                 values[student, duration] = torch.stack(
-                    [agreement(one, other) for one, other in pairs]
+                    [
+                        agreement(
+                            RankedMap.of(one, top_share),
+                            RankedMap.of(other, top_share),
+                        )
+                        for one, other in maps_to_compare(
+                            maps[student][duration],
+                            maps[TEACHER][duration],
+                            method,
+                        )
+                    ]
                 )
         for student in students:
             values[student, "all"] = torch.stack(
@@ -259,6 +262,38 @@ def fidelity_table(task, maps, top_share, reference, speakers):
                     )
             rows.append(row)
     return rows
+
+
+def maps_to_compare(student, teacher, method):
+    """Pair the maps of a student and its teacher, in the student's frames.
+
+    A teacher with another window has other frames of the same signal. Its
+    maps are interpolated in time at the student's frames, and mel bands are
+    compared one by one.
+
+    Arguments
+    ---------
+    student, teacher : MapSet
+        Maps of the same crops.
+    method : str
+        The saliency method.
+
+    Returns
+    -------
+    list of tuple of torch.Tensor
+        For each utterance a map of the student and of the teacher, (T, F).
+    """
+    pairs = zip(student.maps[method], teacher.maps[method], strict=True)
+    rates = teacher.frame_rate, student.frame_rate
+    return [
+        (
+            one,
+            other
+            if len(one) == len(other)
+            else at_frames(other.T, len(one), *rates).T,
+        )
+        for one, other in pairs
+    ]
 
 
 def context_table(task, maps, speakers):

@@ -48,7 +48,7 @@ class KaldiFbank(torch.nn.Module):
         self.n_window = int(sample_rate * win_length * 0.001)
         self.n_hop = int(sample_rate * hop_length * 0.001)
         self.n_fft = 2 ** (self.n_window - 1).bit_length()
-        filters, _ = get_mel_banks(
+        filters, centres = get_mel_banks(
             n_mels,
             self.n_fft,
             sample_rate,
@@ -58,6 +58,7 @@ class KaldiFbank(torch.nn.Module):
             -500.0,
             1.0,
         )
+        self.f_central = centres.flatten()  # Hz, as SpeechBrain's Fbank has it
         # The last bin, at half the sampling rate, has no filter.
         self.register_buffer("filters", pad(filters, (0, 1)).T, False)
         window = torch.hann_window(self.n_window, periodic=False)

@@ -78,7 +78,7 @@ def test_deletion_and_insertion_of_frames_in_closed_form(subject):
     feats = torch.tensor([[3.0, -3.0], [-3.0, 3.0]])
     attribution = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     map_set = MapSet(
-        [feats, feats], [], {"m": [attribution, attribution]}, *[None] * 3
+        [feats, feats], [], {"m": [attribution, attribution]}, *[None] * 4
     )
     curves = compute_curves(subject, map_set, "m", plan_of())
     # The mean of each band over the frames is zero, so it is left out.

@@ -1,11 +1,33 @@
 """Unit tests of ``imlkd_brain.explanation.figures``."""
 
+from types import SimpleNamespace
+
+import pytest
+
+from imlkd_brain.errors import UserError
 from imlkd_brain.explanation.figures import (
+    band_centres,
     curve_figures,
     fidelity_figures,
     sanity_figures,
     save_figures,
 )
+from imlkd_brain.models.kaldi_fbank import KaldiFbank
+from speechbrain.lobes.features import MFCC, Fbank
+
+
+@pytest.mark.parametrize("features", [Fbank(n_mels=30), KaldiFbank(n_mels=30)])
+def test_the_frequency_axis_is_that_of_the_features(features):
+    model = SimpleNamespace(compute_features=features, source="m")
+    centres = band_centres(model, 30)
+    assert centres.shape == (30,) and (centres.diff() > 0).all()
+    assert 20 < centres[0] < 200 and 6000 < centres[-1] < 8000
+
+
+def test_features_without_mel_bands_have_no_frequency_axis():
+    model = SimpleNamespace(compute_features=MFCC(), source="m")
+    with pytest.raises(UserError, match="maps need plain log-mel features"):
+        band_centres(model, 660)
 
 
 def interval(prefix=""):

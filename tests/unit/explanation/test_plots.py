@@ -11,11 +11,11 @@ from imlkd_brain.figures import save_figure
 
 
 def strip(label, start, stop):
-    """A strip of two maps, one of them empty."""
+    """A strip of two maps, one of them empty and of three frames fewer."""
     n_frames = round(100 * (stop - start))
     maps = {
         "teacher": torch.randn(n_frames, 16),
-        "student": torch.zeros(n_frames, 16),
+        "student": torch.zeros(n_frames - 3, 16),
     }
     return Strip(label, start, stop, torch.randn(n_frames, 16), maps)
 
@@ -49,6 +49,9 @@ def test_a_second_is_at_the_same_place_at_every_duration():
     profile = rows[-1].lines[0].get_xdata()
     assert min(profile) == pytest.approx(1.505)
     assert max(profile) == pytest.approx(2.495)
+    profile = rows[-1].lines[1].get_xdata()
+    assert len(profile) == 97
+    assert (min(profile) + max(profile)) / 2 == pytest.approx(2.0)
 
 
 def curve_rows():

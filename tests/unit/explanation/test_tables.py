@@ -33,10 +33,16 @@ def speakers(task):
     return Speakers(task, n_bootstrap=40, confidence=0.9, seed=1)
 
 
-def maps_of(*maps, places=()):
+def maps_of(*maps, places=(), frame_rate=100.0):
     zeros = torch.zeros(len(maps))
     return MapSet(
-        list(maps), list(places), {"m": list(maps)}, zeros, zeros, zeros
+        list(maps),
+        list(places),
+        {"m": list(maps)},
+        zeros,
+        zeros,
+        zeros,
+        frame_rate,
     )
 
 
@@ -92,6 +98,26 @@ def test_a_student_with_the_teachers_maps_agrees_wholly(task, speakers):
         assert f"{quantity}_less_reference_mean" not in same
         less = other[f"{quantity}_less_reference_mean"]
         assert less == pytest.approx(other[f"{quantity}_mean"] - 1)
+
+
+@pytest.mark.parametrize(("frames", "rate"), [(198, 100.0), (101, 50.0)])
+def test_a_teacher_with_other_frames_is_compared_at_the_same_times(
+    task, speakers, frames, rate
+):
+    def waves(n_frames, frame_rate):
+        """Eight waves of 10 Hz around the middle of a signal, (T, 8)."""
+        seconds = (torch.arange(n_frames) - (n_frames - 1) / 2) / frame_rate
+        phases = 62.83 * seconds[:, None] + torch.arange(8) / 4
+        return phases.sin() + 2
+
+    by_name = {
+        "teacher": {2: maps_of(*[waves(frames, rate)] * 4, frame_rate=rate)},
+        "same": {2: maps_of(*[waves(201, 100.0)] * 4)},
+    }
+    row, _ = fidelity_table(task, by_name, 0.2, None, speakers)
+    # Frame by frame from the start, 1.5 frames off, it would be 0.59.
+    assert row["rank_correlation_mean"] > 0.95
+    assert row["time_correlation_mean"] > 0.95
 
 
 def test_the_map_of_a_crop_is_compared_with_the_same_frames(task, speakers):

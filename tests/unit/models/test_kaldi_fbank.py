@@ -34,3 +34,12 @@ def test_silence_is_finite_and_so_are_its_gradients():
     feats = KaldiFbank()(wavs)
     feats.sum().backward()
     assert torch.isfinite(feats).all() and torch.isfinite(wavs.grad).all()
+
+
+def test_filters_are_centred_evenly_in_mel():
+    def mel(hertz):
+        return 1127 * torch.log1p(hertz / 700)
+
+    edges = mel(torch.tensor([20.0, 8000.0]))
+    expected = edges[0] + (edges[1] - edges[0]) * torch.arange(1, 81) / 81
+    torch.testing.assert_close(mel(KaldiFbank().f_central), expected)
