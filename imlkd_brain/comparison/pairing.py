@@ -293,6 +293,9 @@ def pairing_table(paired, methods):
 def draw_pairing(path, paired, methods, corpus):
     """Draw the differences, a panel a method.
 
+    A model that a method is more than 100 % above, as a large teacher, would
+    take the axis for itself. It is in the table only.
+
     Arguments
     ---------
     path : str or Path
@@ -305,11 +308,12 @@ def draw_pairing(path, paired, methods, corpus):
         Of the test trials, for the title.
     """
     runs = paired.eers.reset_index()[["seed"]].to_dict("records")
+    far = {d["baseline"] for d in paired.differences if d["relative"] > 100}
     paired_intervals(
         path,
         paired.differences,
         methods,
-        [name for name in paired.eers if name not in methods],
+        [name for name in paired.eers if name not in {*methods, *far}],
         f"{what_is_compared(runs, corpus)}\n95 % intervals {paired.covered}",
     )
 

@@ -54,6 +54,21 @@ def test_methods_of_all_runs_are_paired_by_run(tmp_path, capsys):
     assert said.splitlines()[4].endswith("| 2 |")
 
 
+def test_a_model_more_than_twice_as_good_is_not_drawn(tmp_path, monkeypatch):
+    eers = {"teacher": 4.0, "base": 10.0, "ours": 9.0}
+    folders = [report(tmp_path / str(seed), seed, eers) for seed in (1, 2)]
+    drawn = []
+    monkeypatch.setattr(
+        "imlkd_brain.comparison.pairing.paired_intervals",
+        lambda path, differences, methods, baselines, title: drawn.append(
+            (methods, baselines)
+        ),
+    )
+    main([*folders, "--methods", "ours", "--figure", "x.png"])
+    # 125 % above the teacher, 10 % below base
+    assert drawn == [(["ours"], ["base"])]
+
+
 def test_what_cannot_be_paired_is_named(tmp_path):
     first = report(tmp_path / "a", 1, {"base": 20.0, "ours": 18.0})
     with pytest.raises(UserError, match="base, p, fold 1, seed 1: in two"):
