@@ -222,18 +222,21 @@ def fidelity_table(task, maps, top_share, reference, speakers):
     for method in maps[TEACHER][durations[0]].maps:
         values = {}
         for duration in durations:
+            teacher = maps[TEACHER][duration]
+            ranked = {}  # the teacher's maps, once for all students alike
             for student in students:
+                own = maps[student][duration]
+                frames = own.frame_rate, *map(len, own.maps[method])
+                if frames not in ranked:
+                    ranked[frames] = [
+                        RankedMap.of(attribution, top_share)
+                        for attribution in teacher_maps(own, teacher, method)
+                    ]
+                pairs = zip(own.maps[method], ranked[frames], strict=True)
                 values[student, duration] = torch.stack(
                     [
-                        agreement(
-                            RankedMap.of(one, top_share),
-                            RankedMap.of(other, top_share),
-                        )
-                        for one, other in maps_to_compare(
-                            maps[student][duration],
-                            maps[TEACHER][duration],
-                            method,
-                        )
+                        agreement(RankedMap.of(one, top_share), other)
+                        for one, other in pairs
                     ]
                 )
         for student in students:
@@ -264,8 +267,8 @@ def fidelity_table(task, maps, top_share, reference, speakers):
     return rows
 
 
-def maps_to_compare(student, teacher, method):
-    """Pair the maps of a student and its teacher, in the student's frames.
+def teacher_maps(student, teacher, method):
+    """Return the maps of a teacher in the frames of its student.
 
     A teacher with another window has other frames of the same signal. Its
     maps are interpolated in time at the student's frames, and mel bands are
@@ -280,18 +283,15 @@ def maps_to_compare(student, teacher, method):
 
     Returns
     -------
-    list of tuple of torch.Tensor
-        For each utterance a map of the student and of the teacher, (T, F).
+    list of torch.Tensor
+        The teacher's map of each utterance, (T, F).
     """
     pairs = zip(student.maps[method], teacher.maps[method], strict=True)
     rates = teacher.frame_rate, student.frame_rate
     return [
-        (
-            one,
-            other
-            if len(one) == len(other)
-            else at_frames(other.T, len(one), *rates).T,
-        )
+        other
+        if len(one) == len(other)
+        else at_frames(other.T, len(one), *rates).T
         for one, other in pairs
     ]
 
