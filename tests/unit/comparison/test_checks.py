@@ -1,6 +1,7 @@
 """Unit tests of ``imlkd_brain.comparison.checks``."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,10 @@ from imlkd_brain.comparison.checks import (
     check_trained,
     check_unseen,
 )
-from imlkd_brain.comparison.trainings import Training
+from imlkd_brain.comparison.keys import SCHEMA
+from imlkd_brain.comparison.trainings import TEACHER, Training
 from imlkd_brain.errors import UserError
+from imlkd_brain.settings import load_hyperparameters
 
 
 def test_a_run_of_other_options_is_not_counted_as_done(trained, tmp_path):
@@ -111,6 +114,21 @@ def test_a_baseline_without_a_model_is_named_before_hours_of_training():
     check_baselines(["a", "teacher"], ["teacher", "a", "b"])
     with pytest.raises(UserError, match="baselines: 'c' is no.*teacher, a"):
         check_baselines(["a", "c"], ["teacher", "a"])
+
+
+COMPARISONS = [
+    path
+    for path in sorted(HPARAMS.rglob("*.yaml"))
+    if path.name == "compare.yaml"
+    or re.search("^base: .*(compare|few_labels).yaml", path.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_comparison_has_the_models_of_its_baselines(path):
+    comparison = load_hyperparameters([str(path)], SCHEMA)[1]
+    methods = [k for k, v in comparison["methods"].items() if v is not None]
+    check_baselines(comparison["baselines"], [TEACHER, *methods])
 
 
 def test_overrides_are_checked_before_the_first_training():
