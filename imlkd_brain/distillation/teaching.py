@@ -21,6 +21,7 @@ from imlkd_brain.distillation.stored_answers import (
     attribution_settings,
 )
 from imlkd_brain.errors import UserError
+from imlkd_brain.machine import is_slow_in_bfloat16
 from imlkd_brain.precision import full_float32
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.logger import get_logger
@@ -67,6 +68,35 @@ class RecipeGuidance(Guidance):
     def _weigh(self, view, segment, generator, with_gap, **asked):
         """I of segments by weights of frames, also of shared features."""
         return self._carry(view, segment, generator, with_gap, **asked)
+
+
+def arithmetic_on(device, wanted):
+    """In which arithmetic the teacher answers on a device.
+
+    Arguments
+    ---------
+    device : str
+        Where the teacher runs.
+    wanted : str
+        ``float32`` or ``bfloat16``, which is there to save time.
+
+    Returns
+    -------
+    str
+        ``float32`` where bfloat16 would be many times slower.
+
+    Example
+    -------
+    >>> arithmetic_on("cpu", "float32")
+    'float32'
+    """
+    if wanted != "bfloat16" or not is_slow_in_bfloat16(device):
+        return wanted
+    logger.warning(
+        "answers_arithmetic: this CPU has no instructions for bfloat16, which "
+        "would take many times as long; the teacher answers in float32."
+    )
+    return "float32"
 
 
 def answers_content(

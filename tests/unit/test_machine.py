@@ -3,8 +3,20 @@
 import pytest
 import torch
 
+from imlkd_brain import machine
 from imlkd_brain.errors import UserError
-from imlkd_brain.machine import check_device, check_precision
+from imlkd_brain.machine import (
+    check_device,
+    check_precision,
+    is_slow_in_bfloat16,
+)
+
+
+def cpu_of(capability, monkeypatch):
+    """Let torch find other instructions than this machine's."""
+    monkeypatch.setattr(
+        torch.backends.cpu, "get_cpu_capability", lambda: capability
+    )
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
@@ -33,3 +45,21 @@ def test_a_gpu_without_bfloat16(monkeypatch):
         check_precision("precision", "bf16", "cuda:0")
     check_precision("precision", "bf16", "cpu")
     check_precision("precision", "fp16", None)
+
+
+@pytest.mark.parametrize(
+    "capability, slow", [("AVX512", False), ("AVX2", True), ("DEFAULT", True)]
+)
+def test_a_cpu_without_bfloat16_is_said(capability, slow, monkeypatch):
+    cpu_of(capability, monkeypatch)
+    said = []
+    monkeypatch.setattr(
+        machine.logger, "warning_once", lambda text, *of: said.append(text % of)
+    )
+    assert is_slow_in_bfloat16("cpu") == slow
+    assert not is_slow_in_bfloat16("cuda:0")
+    check_precision("precision", "bf16", "cpu")
+    assert len(said) == slow
+    assert all("`--precision fp32`" in text for text in said)
+    check_precision("precision", "fp32", "cpu")
+    assert len(said) == slow

@@ -40,6 +40,7 @@ from imlkd_brain.distillation.stored_answers import check_fields, recipe_of
 from imlkd_brain.distillation.teaching import (
     RecipeGuidance,
     answers_content,
+    arithmetic_on,
     walk,
 )
 from imlkd_brain.errors import UserError, one_sentence_errors
@@ -142,7 +143,9 @@ def begin(hparams, run_opts):
         teacher,
         hparams["integrated_inputs"],
         hparams["sample_rate"],
-        hparams["answers_arithmetic"],
+        arithmetic_on(
+            training.device_of(run_opts, hparams), hparams["answers_arithmetic"]
+        ),
     )
     content = answers_content(
         guidance,

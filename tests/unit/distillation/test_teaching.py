@@ -206,8 +206,28 @@ def test_a_walk_with_other_options_does_not_go_on(corpus, source, tmp_path):
     assert bytes_of(tmp_path) == before
 
 
-def test_bfloat16_changes_embeddings_alone_and_little(corpus, source, tmp_path):
+def cpu_of(capability, monkeypatch):
+    """Let torch find other instructions than this machine's."""
+    monkeypatch.setattr(
+        torch.backends.cpu, "get_cpu_capability", lambda: capability
+    )
+
+
+def test_a_cpu_without_bfloat16_answers_in_float32(
+    corpus, source, tmp_path, monkeypatch
+):
+    cpu_of("AVX2", monkeypatch)
+    store = taught(corpus, source, tmp_path, answers_arithmetic="bfloat16")
+    assert store.content["arithmetic"] == "float32"
+    # Another machine goes on with what is there.
+    taught(corpus, source, tmp_path, answers_arithmetic="float32")
+
+
+def test_bfloat16_changes_embeddings_alone_and_little(
+    corpus, source, tmp_path, monkeypatch
+):
     """8 bits of mantissa keep the directions of embeddings to 0.1 %."""
+    cpu_of("AVX512", monkeypatch)
     walks = [
         taught(corpus, source, tmp_path / name, answers_arithmetic=name)
         for name in ("float32", "bfloat16")
