@@ -85,6 +85,11 @@ OPTIONS = {
     "test_trials": Option(
         "file", "A trial list for all runs.", null="the fold's own"
     ),
+    "test_teacher": flag(
+        "Whether the teacher is tested as well. A large one takes longer than "
+        "all students.",
+        optional=True,
+    ),
     "durations": data.durations(
         "Durations of test speech; seconds are random crops.", single=True
     ),

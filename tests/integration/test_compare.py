@@ -145,12 +145,15 @@ def test_a_comparison_goes_on_and_reports(
     lists = Path(options["data_folder"], "trials")
     options["test_trials"] = str(lists / "fold0_dev.txt")
     options["report_folder"] = str(tmp_path / "out" / "dev")
+    options.update(test_teacher=False, baselines=["scratch"])
     monkeypatch.chdir(RECIPE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     capsys.readouterr()
     compare.main([written(options, tmp_path)])
     other = capsys.readouterr().out
     assert other != table and (tmp_path / "out" / "dev" / "table.md").is_file()
+    rows = pd.read_csv(tmp_path / "out" / "dev" / "runs.csv")
+    assert set(rows["method"]) == {"scratch", "iml_kd_plus"}
     rows = pd.read_csv(place / "csv" / "train.csv")
     wavs = [Path(wav).parts[-3:] for wav in rows["wav"].unique()[:40]]
     known = tmp_path / "known.txt"

@@ -106,7 +106,9 @@ def main(argv):
     )
     # A method that a YAML gives as null is left out.
     methods = {k: v for k, v in hparams["methods"].items() if v is not None}
-    models = [TEACHER, *methods]
+    models = [*methods]
+    if hparams.get("test_teacher", True):
+        models.insert(0, TEACHER)
     check_baselines(hparams["baselines"], models)
     trainings = plan(runs, pairs, methods, recipe)
     check_options(trainings)
