@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.instructions import cpu_of
 
 from imlkd_brain import machine
 from imlkd_brain.errors import UserError
@@ -10,13 +11,6 @@ from imlkd_brain.machine import (
     check_precision,
     is_slow_in_bfloat16,
 )
-
-
-def cpu_of(capability, monkeypatch):
-    """Let torch find other instructions than this machine's."""
-    monkeypatch.setattr(
-        torch.backends.cpu, "get_cpu_capability", lambda: capability
-    )
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

@@ -118,13 +118,15 @@ def test_a_baseline_without_a_model_is_named_before_hours_of_training():
 
 COMPARISONS = [
     path
-    for path in sorted(HPARAMS.rglob("*.yaml"))
-    if path.name == "compare.yaml"
-    or re.search("^base: .*(compare|few_labels).yaml", path.read_text(), re.M)
+    for path in sorted(HPARAMS.parent.rglob("*.yaml"))
+    # Every comparison has a report of its own.
+    if re.search("^report_folder:", path.read_text(), re.M)
 ]
 
 
-@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", COMPARISONS, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_comparison_has_the_models_of_its_baselines(path):
     comparison = load_hyperparameters([str(path)], SCHEMA)[1]
     methods = [k for k, v in comparison["methods"].items() if v is not None]

@@ -7,6 +7,7 @@ import pytest
 import teach
 import torch
 from helpers.answers import taught, teach_options
+from helpers.instructions import cpu_of
 from synthetic import TRAIN_SPEAKERS, write_corpus, write_model
 
 from imlkd_brain.data.datasets import train_dataset
@@ -204,13 +205,6 @@ def test_a_walk_with_other_options_does_not_go_on(corpus, source, tmp_path):
     with pytest.raises(UserError, match="n_steps: 1 there, 2 here"):
         taught(corpus, source, tmp_path, n_steps=2)
     assert bytes_of(tmp_path) == before
-
-
-def cpu_of(capability, monkeypatch):
-    """Let torch find other instructions than this machine's."""
-    monkeypatch.setattr(
-        torch.backends.cpu, "get_cpu_capability", lambda: capability
-    )
 
 
 def test_a_cpu_without_bfloat16_answers_in_float32(
