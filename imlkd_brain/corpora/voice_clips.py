@@ -1,4 +1,4 @@
-"""Clips of 395 more voices, for training alone, laid out like VoxCeleb.
+"""Clips of 395 more voices, laid out like VoxCeleb.
 
 Two public repositories hold clips of corpora that are far larger themselves:
 
@@ -10,7 +10,11 @@ Two public repositories hold clips of corpora that are far larger themselves:
   ten words are taken, and the words joined to utterances. Two of them have so
   many words that they are hardly one person, and are left out.
 
-They have too little speech for trials. They are voices to train on.
+A voice has 10 to 20 seconds. That is enough to train on, and for few trials of
+a voice: ``trials/unseen.txt`` is for models that have heard none of them. Its
+target trials share no clip of Speech Commands, but are of one recording of
+LibriSpeech where a voice has one clip, so their EERs are for comparing models
+with one another alone.
 
 The command::
 
@@ -40,15 +44,18 @@ from imlkd_brain.corpora.building import (
     timed,
     took,
     write_json,
+    write_trial_list,
 )
 from imlkd_brain.corpora.clips import build_speaker
 from imlkd_brain.corpora.git_source import GitSource, clone, open_git
+from imlkd_brain.corpora.splits import SIZES, make_trials
 from imlkd_brain.errors import UserError, one_sentence_errors
 from imlkd_brain.files import read_json
 
 NAME = "voice_clips"
 FORMAT = 1  # raised whenever the same repositories would give other audio
-PARTS = ("wav",)  # folders of a finished corpus
+PARTS = ("wav", "trials")  # folders of a finished corpus
+UNSEEN = "unseen.txt"  # the trial list of all voices
 BAND = 8000.0  # Hz: all of what 16 kHz hold
 FEWEST_WORDS, MOST_WORDS = 10, 60  # of a speaker of one-second words
 
@@ -128,8 +135,8 @@ def build(data_folder, sources=None):
     Arguments
     ---------
     data_folder : str or pathlib.Path
-        Where ``wav`` and ``manifest.json`` go. ``manifest.json`` is written
-        last: a folder without it is not finished.
+        Where ``wav``, ``trials`` and ``manifest.json`` go. ``manifest.json``
+        is written last: a folder without it is not finished.
     sources : dict of str to str or pathlib.Path, optional
         Clones of the repositories by pack; others are cloned.
 
@@ -161,6 +168,7 @@ def build(data_folder, sources=None):
                 source = _open(repository, given, work)
             with timed(seconds, f"decode {repository.pack}"), closing(source):
                 rows += _build_pack(repository, source, work)
+        counts = _write_trials(work, rows)
         manifest = {
             "options": options,
             "repositories": {
@@ -172,6 +180,7 @@ def build(data_folder, sources=None):
                 for row in REPOSITORIES
             },
             "speakers": {row["speaker"]: row for row in rows},
+            "trials": {UNSEEN: counts},
             "seconds": {key: round(value, 1) for key, value in seconds.items()},
         }
         finish(data_folder, PARTS, manifest)
@@ -241,6 +250,21 @@ def _build_one(job):
     write_json(work / "rows" / f"{speaker}.json", row)
 
 
+def _write_trials(work, rows):
+    """Write the trial list; return its numbers of each kind of trial."""
+    wavs = work / "wav"
+    utterances = {
+        row["speaker"]: sorted(
+            path.relative_to(wavs).as_posix()
+            for path in (wavs / row["speaker"]).rglob("*.wav")
+        )
+        for row in rows
+    }
+    (work / "trials").mkdir(exist_ok=True)
+    trials = make_trials(utterances, *SIZES["test"])
+    return write_trial_list(work / "trials" / UNSEEN, trials)
+
+
 def summary(manifest):
     """Return what was built, as text to print."""
     groups = defaultdict(list)
@@ -249,6 +273,10 @@ def summary(manifest):
     lines = speaker_table(groups, "pack")
     for row in manifest["repositories"].values():
         lines.append(f"licence: {row['licence']}, from {row['repository']}")
+    for name, (target, nontarget) in manifest["trials"].items():
+        lines.append(
+            f"trials/{name}: {target} target and {nontarget} nontarget trials"
+        )
     lines.append(took(manifest["seconds"]))
     return "\n".join(lines)
 
@@ -258,7 +286,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog=f"python -m {__spec__.name if __spec__ else __name__}",
         description="Lay clips of LibriSpeech and Speech Commands out like "
-        "VoxCeleb, as voices to train on.",
+        "VoxCeleb, as voices to train on or to test other corpora's models.",
     )
     parser.add_argument(
         "--data_folder", required=True, help="where the corpus goes"

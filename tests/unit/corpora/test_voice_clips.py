@@ -91,6 +91,16 @@ def test_clips_become_speakers_of_a_corpus(repositories, tmp_path):
         info = soundfile.info(path)
         assert (info.samplerate, info.channels) == (16000, 1)
         assert 4 <= info.duration <= 8
+    # Pairs of a voice's utterances, and those of the two voices of a pack.
+    assert manifest["trials"] == {"unseen.txt": [1 + 1 + 3, 2 * 2]}
+    lines = (tmp_path / "corpus/trials/unseen.txt").read_text("utf-8")
+    for label, enrolment, test in map(str.split, lines.splitlines()):
+        voices = [side.split("/")[0] for side in (enrolment, test)]
+        assert (label == "1") == (voices[0] == voices[1])
+        assert len({voice.split("-")[0] for voice in voices}) == 1
+        assert enrolment != test
+        for side in (enrolment, test):
+            assert (tmp_path / "corpus/wav" / side).is_file()
     assert build(tmp_path / "corpus") == json.loads(
         (tmp_path / "corpus" / "manifest.json").read_text("utf-8")
     )
