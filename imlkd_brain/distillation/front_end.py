@@ -12,7 +12,8 @@ import torchaudio
 
 from imlkd_brain.errors import UserError
 
-MODES = ("time_gate", "identity")  # of integrated inputs; weights carry over
+# Of integrated inputs: weights of frames carry over.
+MODES = ("time_gate", "reversed_gate", "identity")
 
 
 class FrontEnd(torch.nn.Module):

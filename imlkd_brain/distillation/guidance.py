@@ -9,7 +9,6 @@ import torch
 
 from imlkd_brain.distillation.attribution import enrolment_score
 from imlkd_brain.distillation.front_end import carried_weights
-from imlkd_brain.distillation.integrated_inputs import gated
 from imlkd_brain.distributed import gathered
 from imlkd_brain.precision import full_float32
 
@@ -299,9 +298,8 @@ class Guidance:
         if weights:
             made.weights = carried
         if integrated and not plain_mode:
-            gate = self.integrated.gate
-            made.student = gated(plain.float(), carried.unsqueeze(2), gate)
-            made.teacher = gated(feats.float(), own.unsqueeze(2), gate)
+            made.student = self.integrated.gated(plain, carried)
+            made.teacher = self.integrated.gated(feats, own)
         return made
 
     def _waveforms(self, wavs, segment):

@@ -38,12 +38,15 @@ from imlkd_brain.values import check_given
 MODES = (
     "gate",
     "time_gate",
+    "reversed_gate",
     "overlay",
     "attribution",
     "mask",
     "time_mask",
     "identity",
 )
+# Those that have one weight for all bins of a frame
+OF_FRAMES = ("time_gate", "reversed_gate", "time_mask")
 BASELINES = ("zero", "noise")
 
 # A map whose standard deviation is below this share of its peak is constant
@@ -116,16 +119,20 @@ def integrated_inputs(
     The paper leaves ``I`` open. With ``w = min(abs(a) / mean(abs(a)),
     max_weight)``, all statistics per utterance:
 
-    ===============  ====================================================
-    ``gate``         ``x * (1 - g + g * w)``
-    ``time_gate``    the same, ``abs(a)`` first summed over frequency
-    ``overlay``      ``(x + a * std(x) / std(a)) / 2``
-    ``attribution``  ``a * std(x) / std(a)``
-    ``mask``         ``x`` in the top ``keep`` of bins by ``abs(a)``, the
-                     baseline elsewhere
-    ``time_mask``    the same for whole frames
-    ``identity``     ``x``
-    ===============  ====================================================
+    =================  ==================================================
+    ``gate``           ``x * (1 - g + g * w)``
+    ``time_gate``      the same, ``abs(a)`` first summed over frequency
+    ``reversed_gate``  the same, the weights of the frames in reverse order
+    ``overlay``        ``(x + a * std(x) / std(a)) / 2``
+    ``attribution``    ``a * std(x) / std(a)``
+    ``mask``           ``x`` in the top ``keep`` of bins by ``abs(a)``, the
+                       baseline elsewhere
+    ``time_mask``      the same for whole frames
+    ``identity``       ``x``
+    =================  ==================================================
+
+    ``reversed_gate`` is a control: its weights are as uneven and as smooth as
+    those of ``time_gate``, but belong to other frames.
 
     A map that is zero everywhere prefers no bin: ``w`` is then one, and a mask
     keeps everything, as it keeps all bins tied with the last one kept. A
@@ -175,9 +182,10 @@ def integrated_inputs(
     if mode in ("overlay", "attribution"):
         scaled = _scaled_to(attribution, feats)
         return scaled if mode == "attribution" else (feats + scaled) / 2
-    saliency = _saliency(attribution, mode.startswith("time_"))
+    saliency = _saliency(attribution, mode in OF_FRAMES)
     if mode.endswith("gate"):
-        return gated(feats, _weights(saliency, max_weight), gate)
+        weights = _weights(saliency, max_weight)
+        return gated(feats, in_order(mode, weights), gate)
     ranked = saliency.flatten(1)
     kept = max(1, round(keep * ranked.shape[1]))
     last_kept = ranked.topk(kept).values[:, -1, None, None]
@@ -189,6 +197,11 @@ def integrated_inputs(
 def gated(feats, weights, gate):
     """``x * (1 - g + g * w)``, with weights that broadcast to (B, T, F)."""
     return feats * (1 - gate + gate * weights)
+
+
+def in_order(mode, weights):
+    """The weights (B, T, ...) of an attribution in the order a mode asks for."""
+    return weights.flip(1) if mode == "reversed_gate" else weights
 
 
 class IntegratedInputs:
@@ -319,6 +332,24 @@ class IntegratedInputs:
         n_frames = max(1, round(duration * self.frame_rate))
         features, start = random_segments(feats, n_frames, generator)
         return Segment(features, duration, start)
+
+    def gated(self, feats, weights):
+        """``I(x_d)`` of a mode that weighs frames, of weights that are known.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Segments, shape (B, T, F).
+        weights : torch.Tensor
+            Of their frames, (B, T), as :meth:`time_weights` returns them.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, F), float32.
+        """
+        weights = in_order(self.mode, weights).unsqueeze(2)
+        return gated(feats.float(), weights, self.gate)
 
     def __call__(self, logits, feats, target, generator=None, with_gap=True):
         """Integrated inputs of a batch.

@@ -21,11 +21,11 @@ from imlkd_brain.distillation.answer_store import (
     check_same,
     levels_of,
 )
+from imlkd_brain.distillation.front_end import MODES
 from imlkd_brain.distillation.stored_guidance import StoredGuidance
 from imlkd_brain.distributed import n_processes
 from imlkd_brain.errors import UserError
 
-MODES = ("time_gate", "identity")  # weights of frames, or none
 # Attribution targets that know all classes, not just the true one
 OF_ALL_CLASSES = ("predicted", "log_posterior")
 # Of a chunk's levels: other processors add up in another order.
@@ -70,8 +70,21 @@ def check_fields(fields, precision, mode, folder):
         )
 
 
-def attribution_settings(integrated):
-    """Return what time weights and ``I(x_d)`` depend on, for a fingerprint."""
+def attribution_settings(integrated, made):
+    """Return what stored attributions depend on, for a fingerprint.
+
+    Arguments
+    ---------
+    integrated : imlkd_brain.distillation.integrated_inputs.IntegratedInputs
+        How they were made.
+    made : bool
+        Whether answers to ``I(x_d)`` are among them. Without, they are the
+        time weights alone, which all modes that weigh frames share.
+
+    Returns
+    -------
+    dict
+    """
     target = integrated.target
     baseline = integrated.baseline
     if isinstance(baseline, torch.Tensor):
@@ -79,7 +92,7 @@ def attribution_settings(integrated):
     if integrated.mode == "identity":
         return {"mode": "identity"}
     return {
-        "mode": integrated.mode,
+        "mode": integrated.mode if made else MODES[0],
         "rule": integrated.rule,
         "n_steps": integrated.n_steps,
         "attribution_target": target,
@@ -296,7 +309,12 @@ class Answers:
             "augmentation": augmentation_settings(wav_augment),
         }
         if self.attributed:
-            ours["attribution"] = attribution_settings(self.integrated)
+            made = "integrated" in self.needed
+            settings = attribution_settings(self.integrated, made)
+            if not made:
+                # The student's input alone has it.
+                settings.pop("gate", None)
+            ours["attribution"] = settings
         if not self.cuts_segments:
             for name in ("durations", "frame_rate", "n_frames"):
                 del ours["recipe"][name]

@@ -7,7 +7,6 @@ import torch
 
 from imlkd_brain.distillation.front_end import carried_weights
 from imlkd_brain.distillation.guidance import Integrated
-from imlkd_brain.distillation.integrated_inputs import gated
 from imlkd_brain.distillation.segments import segments_at
 from imlkd_brain.precision import full_float32
 
@@ -64,8 +63,7 @@ class StoredGuidance:
                     front_end.frame_rate,
                     self.integrated.frame_rate,
                 )
-            gate = self.integrated.gate
-            made.student = gated(plain, given.unsqueeze(2), gate)
+            made.student = self.integrated.gated(plain, given)
             made.weights = given if weights else None
         return made
 

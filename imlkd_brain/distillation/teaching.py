@@ -141,7 +141,8 @@ def answers_content(
     }
     if list(fields) == ["chunk"]:
         return content
-    content["attribution"] = attribution_settings(integrated)
+    made = "integrated" in fields
+    content["attribution"] = attribution_settings(integrated, made)
     for variant in range(len(recipe.durations)):
         frames = recipe.frames("", variant)[None]
         wavs = torch.zeros(1, int(round(recipe.seconds * recipe.sample_rate)))
@@ -204,6 +205,9 @@ def walk(store, dataset, guidance, features, n_variants, batch_size, options):
         initial=n_all - sum(map(len, blocks)),
         desc="answers",
         unit="chunk",
+        # Blocks of other processes come in leaps: the mean rate of the whole
+        # walk says how long it takes, the latest rate does not.
+        smoothing=0,
         dynamic_ncols=True,
         disable=not options["progress"],
     ) as bar:

@@ -431,6 +431,17 @@ TEXTS = {
         " (:func:`enrolment_score`)": "",
     },
     "imlkd_brain.distillation.integrated_inputs": {
+        '    "reversed_gate",\n': "",
+        "    ``reversed_gate``  the same, the weights of the frames in reverse order\n": "",
+        "    ``reversed_gate`` is a control: its weights are as uneven and as smooth as"
+        "\n    those of ``time_gate``, but belong to other frames.\n\n": "",
+        "# Those that have one weight for all bins of a frame\n"
+        'OF_FRAMES = ("time_gate", "reversed_gate", "time_mask")\n': "",
+        "mode in OF_FRAMES": 'mode.startswith("time_")',
+        "        weights = _weights(saliency, max_weight)\n"
+        "        return gated(feats, in_order(mode, weights), gate)\n": (
+            "        return gated(feats, _weights(saliency, max_weight), gate)\n"
+        ),
         "        return inputs, self._time_weights(attribution), gap": (
             "        return inputs, gap"
         ),
@@ -575,6 +586,7 @@ YAML_TEXTS = {
     "(the student sees plain x_d, the teacher all of x).\n": (
         ") and `cross` (the student sees I(x_d), the teacher all of x).\n"
     ),
+    "# or gate, reversed_gate, overlay": "# or gate, overlay",
     "# or predicted, log_posterior, own_embedding (the chunk's; it needs no "
     "classes)\nattribution_target: true_class\n": (
         "attribution_target: true_class  # or predicted, log_posterior\n"

@@ -148,6 +148,39 @@ def test_plain_segments_are_answered_from_a_walk_with_attribution(answered):
         answered("iml_kd", walk={"answers_fields": fields}, mode="identity")
 
 
+def test_one_walk_serves_all_gates_of_frames(answered):
+    """Where the student alone hears ``I(x_d)``, mode and gate are its own."""
+    walk = {"answers_fields": "[chunk, weights]"}
+    methods = {"short": {"cross": {"embedding": 1.0}}}
+    losses = {}
+    for mode, gate in [
+        ("time_gate", 0.5),
+        ("time_gate", 1.0),
+        ("reversed_gate", 1.0),
+    ]:
+        rows = []
+        for live in (False, True):
+            brain = answered(
+                "short", walk, mode=mode, gate=gate, methods=methods
+            )
+            brain.opt_class = lambda params: torch.optim.SGD(params, lr=0.05)
+            if live:
+                hparams = brain.hparams
+                hparams.guidance = RecipeGuidance(
+                    hparams.teacher, hparams.integrated_inputs, 16000
+                )
+            row = stats_of(fit(brain))
+            rows.append(float(row["train cross/embedding"]))
+        # Written with three digits.
+        assert rows[0] == pytest.approx(rows[1], rel=1e-2)
+        losses[mode, gate] = rows[0]
+    assert len(set(losses.values())) == 3
+    methods = {"whole": {"integrated": {"embedding": 1.0}}}
+    walk = {"answers_fields": "[chunk, integrated, weights]"}
+    with pytest.raises(UserError, match="mode: time_gate there, reversed_gate"):
+        answered("whole", walk, mode="reversed_gate", methods=methods)
+
+
 def test_attention_to_weights_that_were_not_stored_is_said(answered):
     with pytest.raises(UserError, match="mode: identity weighs all.*segment"):
         answered("iml_kd_attention", walk={"mode": "identity"}, mode="identity")

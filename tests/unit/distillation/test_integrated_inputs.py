@@ -45,8 +45,9 @@ def integrated_by_hand(x, a, mode, fill, gate, max_weight, keep):
         return x
     if mode == "gate":
         return x * (1 - gate + gate * weights_by_hand(abs(a), max_weight))
-    if mode == "time_gate":
+    if mode in ("time_gate", "reversed_gate"):
         w = weights_by_hand(abs(a).sum(1), max_weight)[:, None]
+        w = w[::-1] if mode == "reversed_gate" else w
         return x * (1 - gate + gate * w)
     if mode == "overlay":
         return (x + a * x.std() / a.std()) / 2
@@ -115,7 +116,7 @@ class TestIntegratedInputs:
     def test_limits_of_the_options(self):
         feats = random_tensor(2, 10, 4)
         attribution = random_tensor(2, 10, 4, seed=1)
-        for mode in ("gate", "time_gate"):
+        for mode in ("gate", "time_gate", "reversed_gate"):
             actual = integrated_inputs(feats, attribution, mode, gate=0.0)
             assert torch.equal(actual, feats)
             ratio = integrated_inputs(feats, attribution, mode, max_weight=1.2)
@@ -130,7 +131,7 @@ class TestIntegratedInputs:
     def test_gates_have_mean_weight_one(self):
         attribution = random_tensor(2, 10, 4)
         ones = torch.ones_like(attribution)
-        for mode in ("gate", "time_gate"):
+        for mode in ("gate", "time_gate", "reversed_gate"):
             weight = integrated_inputs(
                 ones, attribution, mode, max_weight=1000.0
             )

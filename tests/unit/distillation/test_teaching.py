@@ -86,6 +86,23 @@ def close(found, expected):
     )
 
 
+def test_weights_alone_are_those_of_every_mode_that_weighs_frames(
+    corpus, source, tmp_path
+):
+    fields = {"answers_fields": "[chunk, weights]"}
+    found = []
+    for mode in ("time_gate", "reversed_gate"):
+        taught(corpus, source, tmp_path / mode, mode=mode, **fields)
+        found.append(bytes_of(tmp_path / mode))
+    assert found[0] == found[1]
+    # The teacher's answers to I(x_d) are another matter.
+    fields = {"answers_fields": "[chunk, integrated, weights]"}
+    store = taught(
+        corpus, source, tmp_path / "all", mode="reversed_gate", **fields
+    )
+    assert store.content["attribution"]["mode"] == "reversed_gate"
+
+
 def test_fields_that_are_not_asked_for_cost_nothing(
     corpus, source, tmp_path, monkeypatch
 ):
@@ -136,8 +153,13 @@ def test_more_variants_are_added_to_those_there_are(corpus, source, tmp_path):
 
 def test_several_processes_share_a_walk(corpus, source, tmp_path, monkeypatch):
     options = {"answers_variants": 3}
+    threads = torch.get_num_threads()
+    # Processes that share a walk have one thread each. More add up in
+    # another order, which changes the last bits.
+    torch.set_num_threads(1)
     taught(corpus, source, tmp_path / "one", **options)
     store = taught(corpus, source, tmp_path / "two", **options, processes=2)
+    torch.set_num_threads(threads)
     assert store.n_complete() == 3
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
