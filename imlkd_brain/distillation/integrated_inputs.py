@@ -184,8 +184,7 @@ def integrated_inputs(
         return scaled if mode == "attribution" else (feats + scaled) / 2
     saliency = _saliency(attribution, mode in OF_FRAMES)
     if mode.endswith("gate"):
-        weights = _weights(saliency, max_weight)
-        return gated(feats, in_order(mode, weights), gate)
+        return gated(mode, feats, _weights(saliency, max_weight), gate)
     ranked = saliency.flatten(1)
     kept = max(1, round(keep * ranked.shape[1]))
     last_kept = ranked.topk(kept).values[:, -1, None, None]
@@ -194,14 +193,11 @@ def integrated_inputs(
     )
 
 
-def gated(feats, weights, gate):
+def gated(mode, feats, weights, gate):
     """``x * (1 - g + g * w)``, with weights that broadcast to (B, T, F)."""
+    if mode == "reversed_gate":
+        weights = weights.flip(1)
     return feats * (1 - gate + gate * weights)
-
-
-def in_order(mode, weights):
-    """The weights (B, T, ...) of an attribution in the order a mode asks for."""
-    return weights.flip(1) if mode == "reversed_gate" else weights
 
 
 class IntegratedInputs:
@@ -334,22 +330,12 @@ class IntegratedInputs:
         return Segment(features, duration, start)
 
     def gated(self, feats, weights):
-        """``I(x_d)`` of a mode that weighs frames, of weights that are known.
+        """``I(x_d)`` of segments (B, T, F), by weights (B, T) of their frames.
 
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Segments, shape (B, T, F).
-        weights : torch.Tensor
-            Of their frames, (B, T), as :meth:`time_weights` returns them.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, F), float32.
+        The mode is one that weighs frames, and the weights are those that
+        :meth:`time_weights` returns.
         """
-        weights = in_order(self.mode, weights).unsqueeze(2)
-        return gated(feats.float(), weights, self.gate)
+        return gated(self.mode, feats.float(), weights.unsqueeze(2), self.gate)
 
     def __call__(self, logits, feats, target, generator=None, with_gap=True):
         """Integrated inputs of a batch.

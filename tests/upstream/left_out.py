@@ -438,10 +438,8 @@ TEXTS = {
         "# Those that have one weight for all bins of a frame\n"
         'OF_FRAMES = ("time_gate", "reversed_gate", "time_mask")\n': "",
         "mode in OF_FRAMES": 'mode.startswith("time_")',
-        "        weights = _weights(saliency, max_weight)\n"
-        "        return gated(feats, in_order(mode, weights), gate)\n": (
-            "        return gated(feats, _weights(saliency, max_weight), gate)\n"
-        ),
+        "gated(mode, feats, ": "gated(feats, ",
+        '    if mode == "reversed_gate":\n        weights = weights.flip(1)\n': "",
         "        return inputs, self._time_weights(attribution), gap": (
             "        return inputs, gap"
         ),
